@@ -1,0 +1,295 @@
+//! The one door for the habits of this repository: `cargo xtask test`, `cargo xtask ci`, `cargo xtask bench`.
+//!
+//! Plain standard library, so that the door opens fast. Whatever the tests need beside Rust and a C compiler is fetched
+//! here by package name and kept under `target/tools`; nothing on the machine is changed.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+const USAGE: &str = "\
+cargo xtask COMMAND
+
+  test [ARGS]   fetch what the tests need, then run them all; ARGS go to `cargo test`
+  ci            everything that must pass before a change is taken in
+  bench         the figures of benches/README.md, in one run
+";
+
+fn main() -> ExitCode {
+    let mut args = env::args().skip(1);
+    let done = match args.next().as_deref() {
+        Some("test") => test(&args.collect::<Vec<_>>()),
+        Some("ci") => ci(),
+        Some("bench") => bench(),
+        _ => Err(USAGE.to_owned()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("{why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+type Done = Result<(), String>;
+
+/// What a test needs that Cargo cannot bring: a program, and the Debian package that has it.
+struct Tool {
+    program: &'static str,
+    package: &'static str,
+    /// What is not tested without it.
+    purpose: &'static str,
+}
+
+const TOOLS: &[Tool] = &[
+    Tool {
+        program: "promtool",
+        package: "prometheus",
+        purpose: "that Prometheus accepts /metrics",
+    },
+    Tool {
+        program: "curl",
+        package: "curl",
+        purpose: "the probes with a client that is not ours",
+    },
+];
+
+fn test(args: &[String]) -> Done {
+    let root = root();
+    let tools = root.join("target/tools");
+    let skips = root.join("target/skipped-tests.txt");
+    let is_ci = env::var("CI").is_ok_and(|ci| ci == "true");
+    fs::create_dir_all(&tools)
+        .map_err(|error| format!("cannot make {}: {error}", tools.display()))?;
+    let mut missing = Vec::new();
+    for tool in TOOLS {
+        if let Err(why) = provide(tool, &tools) {
+            missing.push(format!(
+                "{} (Debian package `{}`): {why}; not tested: {}",
+                tool.program, tool.package, tool.purpose
+            ));
+        }
+    }
+    let _ = fs::remove_file(&skips);
+    let tested = run(Command::new(cargo())
+        .args(["test", "--workspace", "--all-features"])
+        .args(args)
+        .current_dir(&root)
+        .env("PATH", path_with(&tools.join("bin")))
+        .env("TINKERBELL_SKIPPED_TESTS", &skips));
+    let skipped = fs::read_to_string(&skips).unwrap_or_default();
+    let skipped: Vec<_> = skipped.lines().collect();
+    for line in &missing {
+        eprintln!("MISSING: {line}");
+    }
+    for line in &skipped {
+        eprintln!("SKIPPED: {line}");
+    }
+    eprintln!(
+        "{} tests skipped, {} tools missing",
+        skipped.len(),
+        missing.len()
+    );
+    tested?;
+    if is_ci && !(missing.is_empty() && skipped.is_empty()) {
+        return Err("under CI nothing may be skipped".to_owned());
+    }
+    Ok(())
+}
+
+/// Makes sure that a program can be found: on the machine, or unpacked from its package below `tools`.
+fn provide(tool: &Tool, tools: &Path) -> Done {
+    let bin = tools.join("bin");
+    if bin.join(tool.program).exists() || is_on_path(tool.program) {
+        return Ok(());
+    }
+    for needed in ["apt-get", "dpkg"] {
+        if !is_on_path(needed) {
+            return Err(format!(
+                "is not installed, and there is no `{needed}` to get it with"
+            ));
+        }
+    }
+    let unpacked = tools.join(tool.package);
+    fs::create_dir_all(&unpacked).map_err(|error| error.to_string())?;
+    let download = || {
+        run(Command::new("apt-get")
+            .args(["download", "--quiet", tool.package])
+            .current_dir(&unpacked))
+    };
+    if download().is_err() {
+        // A machine that never looked has no list of packages.
+        run(Command::new("apt-get").args(["update", "--quiet"]))?;
+        download()?;
+    }
+    let package = fs::read_dir(&unpacked)
+        .map_err(|error| error.to_string())?
+        .filter_map(Result::ok)
+        .map(|entry| entry.path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
+        .ok_or("package was downloaded and is not there")?;
+    run(Command::new("dpkg").arg("-x").arg(&package).arg(&unpacked))?;
+    let program = unpacked.join("usr/bin").join(tool.program);
+    if !program.exists() {
+        return Err(format!("package has no usr/bin/{}", tool.program));
+    }
+    fs::create_dir_all(&bin).map_err(|error| error.to_string())?;
+    std::os::unix::fs::symlink(&program, bin.join(tool.program)).map_err(|error| error.to_string())
+}
+
+/// One thing that must pass: a `cargo` command line and the variables it runs with.
+struct Step {
+    name: &'static str,
+    args: &'static [&'static str],
+    variables: &'static [(&'static str, &'static str)],
+}
+
+impl Step {
+    const fn new(name: &'static str, args: &'static [&'static str]) -> Self {
+        Self {
+            name,
+            args,
+            variables: &[],
+        }
+    }
+}
+
+const CI_STEPS: &[Step] = &[
+    Step::new("format", &["fmt", "--all", "--check"]),
+    Step::new(
+        "lint",
+        &[
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--all-features",
+            "--",
+            "-D",
+            "warnings",
+        ],
+    ),
+    Step::new("test", &["xtask", "test"]),
+    Step::new("default features", &["build", "-p", "daemon"]),
+    Step::new(
+        "no features",
+        &["build", "-p", "daemon", "--no-default-features"],
+    ),
+    Step::new(
+        "feature yaml",
+        &[
+            "build",
+            "-p",
+            "daemon",
+            "--no-default-features",
+            "--features",
+            "yaml",
+        ],
+    ),
+    Step {
+        name: "documentation",
+        args: &["doc", "--workspace", "--no-deps", "--all-features"],
+        variables: &[("RUSTDOCFLAGS", "-D warnings")],
+    },
+];
+
+fn ci() -> Done {
+    let root = root();
+    let mut times = Vec::new();
+    for step in CI_STEPS {
+        times.push(timed(step.name, || {
+            run(Command::new(cargo())
+                .args(step.args)
+                .envs(step.variables.iter().copied())
+                .current_dir(&root))
+        })?);
+    }
+    times.push(timed("smoke run", || smoke_run(&root))?);
+    for (name, seconds) in times {
+        eprintln!("{seconds:>6} s  {name}");
+    }
+    Ok(())
+}
+
+/// The README's first command, twice: the second time nothing is repeated.
+fn smoke_run(root: &Path) -> Done {
+    let data_dir = root.join("target/smoke-run");
+    if data_dir.exists() {
+        fs::remove_dir_all(&data_dir).map_err(|error| error.to_string())?;
+    }
+    for _ in 0..2 {
+        run(Command::new(cargo())
+            .args([
+                "run",
+                "-p",
+                "daemon",
+                "--",
+                "--config",
+                "examples/first-run.toml",
+            ])
+            .args(["--set", "http.listen=127.0.0.1:0", "--set"])
+            .arg(format!("node.data_dir={}", data_dir.display()))
+            .current_dir(root))?;
+    }
+    Ok(())
+}
+
+fn bench() -> Done {
+    let root = root();
+    for (package, bench) in [
+        ("scheduler", "yields"),
+        ("wal", "append"),
+        ("daemon", "boot"),
+    ] {
+        run(Command::new(cargo())
+            .args(["bench", "-p", package, "--bench", bench])
+            .current_dir(&root))?;
+    }
+    Ok(())
+}
+
+fn timed(name: &str, step: impl FnOnce() -> Done) -> Result<(String, u64), String> {
+    eprintln!("== {name}");
+    let started = Instant::now();
+    step().map_err(|why| format!("{name}: {why}"))?;
+    Ok((name.to_owned(), started.elapsed().as_secs()))
+}
+
+/// Runs a command and says what it was if it fails.
+fn run(command: &mut Command) -> Done {
+    let shown = format!("{command:?}");
+    let status = command
+        .status()
+        .map_err(|error| format!("{shown}: {error}"))?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!("{shown}: {status}"))
+    }
+}
+
+fn is_on_path(program: &str) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path).any(|directory| directory.join(program).is_file())
+}
+
+/// The search path with a directory of ours behind what the machine has.
+fn path_with(directory: &Path) -> OsString {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let all = env::split_paths(&path).chain([directory.to_owned()]);
+    env::join_paths(all).unwrap_or(path)
+}
+
+fn cargo() -> OsString {
+    env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("because xtask lies in the root of the repository")
+        .to_owned()
+}
