@@ -1,0 +1,463 @@
+//! Who waits for what: one small record per waiting future, and a first-in-first-out line per key.
+//!
+//! The one idea is that a signal is **handed over**, not announced. It goes to the first waiter in line,
+//! whose record turns to [`Stage::Granted`], or, with nobody in line, it is kept as a permit for the next.
+//! Nothing can slip in between the signal and the poll that receives it, so there is no lost wake-up to
+//! guard against and no order of polls that changes who gets what. A waiter dropped after the grant and
+//! before its poll passes it on.
+//!
+//! Invariants: a key is in the map only while somebody waits for it or a permit is kept for it, and never
+//! both; a record is owned by the one future that registered it, which is the only one to remove it, so an
+//! index needs no generation; the map is never iterated, since its order is not ours.
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::task::Waker;
+
+use crate::task::{NONE, TaskId};
+use crate::timer::TimerToken;
+use crate::trace;
+
+/// A thing to wait for and to signal. Made by [`Handle::new_key`](crate::Handle::new_key).
+///
+/// The halves of one number, which lets a waiter be 32 bytes and not 40.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key {
+    high: u32,
+    low: u32,
+}
+
+impl Key {
+    pub(crate) const fn new(number: u64) -> Self {
+        Self {
+            high: (number >> 32) as u32,
+            low: number as u32,
+        }
+    }
+
+    /// The number of the key: the first of a scheduler is 0, and none is given twice.
+    #[must_use]
+    pub const fn as_u64(self) -> u64 {
+        (self.high as u64) << 32 | self.low as u64
+    }
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_u64().hash(state);
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_u64().fmt(f)
+    }
+}
+
+/// How far a wait has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Pending,
+    /// Over; the next poll says so.
+    Woken,
+    /// Over, and holding a permit that must go to somebody.
+    Granted,
+}
+
+/// What is waited for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Target {
+    Timer(TimerToken),
+    /// `before` and `behind` are the neighbours in line.
+    Key {
+        key: Key,
+        external: bool,
+        before: u32,
+        behind: u32,
+    },
+    Join(TaskId),
+    /// No waiter. `next` is the next in the list of vacant records.
+    Vacant {
+        next: u32,
+    },
+}
+
+/// One waiting future.
+#[derive(Debug)]
+pub(crate) struct Waiter {
+    pub(crate) target: Target,
+    /// The task that polled the future last; [`TaskId::NOBODY`] when that was not a task.
+    pub(crate) task: TaskId,
+    pub(crate) stage: Stage,
+    has_waker: bool,
+}
+
+/// Everybody in line for one key: the ends of a linked list, or, when `first` is [`NONE`], the number of
+/// permits in place of `last`.
+#[derive(Clone, Copy)]
+struct Line {
+    first: u32,
+    last_or_permits: u32,
+}
+
+/// One folded multiplication: keys are our own consecutive numbers, so nobody can choose them to collide.
+#[derive(Default)]
+struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u64(u64::from(byte));
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = trace::spread(self.0 ^ number);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// A waiter that was woken: whom to make ready, and whom to call.
+pub(crate) struct Wake {
+    /// [`TaskId::NOBODY`] if it was no task that waited.
+    pub(crate) task: TaskId,
+    /// A waker that is not ours, to be called when nothing is borrowed.
+    pub(crate) waker: Option<Waker>,
+}
+
+/// What became of a signal.
+pub(crate) enum Signalled {
+    /// It woke the first in line.
+    Granted(Wake),
+    /// It is kept for the next to come.
+    Kept,
+}
+
+/// All waiting futures and all kept permits.
+pub(crate) struct Waiters {
+    records: Vec<Waiter>,
+    vacant: u32,
+    lines: HashMap<Key, Line, BuildHasherDefault<KeyHasher>>,
+    /// Wakers of combinators that poll their parts with their own. Rare, so not in every record.
+    wakers: BTreeMap<u32, Waker>,
+    /// Pending waiters that something outside may wake.
+    external: usize,
+    /// Records in use.
+    len: usize,
+}
+
+impl Waiters {
+    pub(crate) fn new() -> Self {
+        Self {
+            records: Vec::new(),
+            vacant: NONE,
+            lines: HashMap::default(),
+            wakers: BTreeMap::new(),
+            external: 0,
+            len: 0,
+        }
+    }
+
+    /// Pending waiters that something outside may wake.
+    pub(crate) const fn external(&self) -> usize {
+        self.external
+    }
+
+    /// Records in use, pending or not.
+    pub(crate) const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Keys that are waited for or hold a permit.
+    pub(crate) fn keys(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// Every waiter with its index, in the order of their records.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &Waiter)> {
+        (0..)
+            .zip(&self.records)
+            .filter(|(_, waiter)| !matches!(waiter.target, Target::Vacant { .. }))
+    }
+
+    /// The index that the next waiter will get.
+    ///
+    /// # Panics
+    ///
+    /// If there would be 2³² waiters.
+    pub(crate) fn next_index(&self) -> u32 {
+        if self.vacant != NONE {
+            return self.vacant;
+        }
+        u32::try_from(self.records.len())
+            .ok()
+            .filter(|&index| index != NONE)
+            .expect("a free record, because 2^32 waiters do not fit in memory")
+    }
+
+    /// Registers a waiter for a timer or a task.
+    pub(crate) fn insert(
+        &mut self,
+        target: Target,
+        task: Option<TaskId>,
+        waker: Option<Waker>,
+    ) -> u32 {
+        let waiter = Waiter {
+            target,
+            task: task.unwrap_or(TaskId::NOBODY),
+            stage: Stage::Pending,
+            has_waker: waker.is_some(),
+        };
+        let index = self.next_index();
+        match self.records.get_mut(index as usize) {
+            Some(place) => {
+                let Target::Vacant { next } = place.target else {
+                    unreachable!("the list of vacant records holds vacant records only");
+                };
+                self.vacant = next;
+                *place = waiter;
+            }
+            None => self.records.push(waiter),
+        }
+        if let Some(waker) = waker {
+            self.wakers.insert(index, waker);
+        }
+        self.len += 1;
+        index
+    }
+
+    /// Registers a waiter at the end of the line for `key`.
+    pub(crate) fn enqueue(
+        &mut self,
+        key: Key,
+        external: bool,
+        task: Option<TaskId>,
+        waker: Option<Waker>,
+    ) -> u32 {
+        let index = self.insert(
+            Target::Key {
+                key,
+                external,
+                before: NONE,
+                behind: NONE,
+            },
+            task,
+            waker,
+        );
+        let line = self.lines.entry(key).or_insert(Line {
+            first: NONE,
+            last_or_permits: 0,
+        });
+        if line.first == NONE {
+            debug_assert_eq!(
+                line.last_or_permits, 0,
+                "nobody waits while a permit is kept"
+            );
+            *line = Line {
+                first: index,
+                last_or_permits: index,
+            };
+        } else {
+            let last = std::mem::replace(&mut line.last_or_permits, index);
+            *self.neighbours(last).1 = index;
+            *self.neighbours(index).0 = last;
+        }
+        self.external += usize::from(external);
+        index
+    }
+
+    /// Takes one kept permit, if there is one.
+    pub(crate) fn take_permit(&mut self, key: Key) -> bool {
+        let Some(line) = self.lines.get_mut(&key).filter(|line| line.first == NONE) else {
+            return false;
+        };
+        line.last_or_permits -= 1;
+        if line.last_or_permits == 0 {
+            self.lines.remove(&key);
+        }
+        true
+    }
+
+    /// Throws away the kept permits and says how many there were.
+    pub(crate) fn clear(&mut self, key: Key) -> u32 {
+        match self.lines.get(&key) {
+            Some(&Line {
+                first: NONE,
+                last_or_permits,
+            }) => {
+                self.lines.remove(&key);
+                last_or_permits
+            }
+            _ => 0,
+        }
+    }
+
+    /// Hands a permit to the first in line, or keeps it.
+    pub(crate) fn signal(&mut self, key: Key) -> Signalled {
+        match self.lines.entry(key) {
+            Entry::Vacant(entry) => {
+                entry.insert(Line {
+                    first: NONE,
+                    last_or_permits: 1,
+                });
+            }
+            Entry::Occupied(mut entry) => {
+                let line = entry.get_mut();
+                if line.first != NONE {
+                    let first = line.first;
+                    self.leave_line(first);
+                    return Signalled::Granted(self.wake(first, Stage::Granted));
+                }
+                line.last_or_permits = line.last_or_permits.saturating_add(1);
+            }
+        }
+        Signalled::Kept
+    }
+
+    /// Takes the first in line out and wakes it without a permit; `None` when nobody is in line.
+    pub(crate) fn wake_first(&mut self, key: Key) -> Option<Wake> {
+        let first = self
+            .lines
+            .get(&key)
+            .map(|line| line.first)
+            .filter(|&first| first != NONE)?;
+        self.leave_line(first);
+        Some(self.wake(first, Stage::Woken))
+    }
+
+    /// Notes that a waiter's wait is over.
+    pub(crate) fn wake(&mut self, index: u32, stage: Stage) -> Wake {
+        let waiter = &mut self.records[index as usize];
+        waiter.stage = stage;
+        let waker = if std::mem::take(&mut waiter.has_waker) {
+            self.wakers.remove(&index)
+        } else {
+            None
+        };
+        Wake {
+            task: self.records[index as usize].task,
+            waker,
+        }
+    }
+
+    /// Whether the wait is over. If so the record is gone, else it is from now on this task and this waker
+    /// that will be woken; the waker before is given back, to be dropped when nothing is borrowed.
+    #[inline]
+    pub(crate) fn finish_or_renew(
+        &mut self,
+        index: u32,
+        task: Option<TaskId>,
+        waker: Option<Waker>,
+    ) -> (bool, Option<Waker>) {
+        let waiter = &mut self.records[index as usize];
+        if waiter.stage != Stage::Pending {
+            self.vacate(index);
+            return (true, waker);
+        }
+        waiter.task = task.unwrap_or(TaskId::NOBODY);
+        let had_waker = std::mem::replace(&mut waiter.has_waker, waker.is_some());
+        let before = match waker {
+            Some(waker) => self.wakers.insert(index, waker),
+            None if had_waker => self.wakers.remove(&index),
+            None => None,
+        };
+        (false, before)
+    }
+
+    /// Removes a waiter whose future is being dropped, out of its line too if it is in one. Its waker is
+    /// given back, to be dropped when nothing is borrowed.
+    pub(crate) fn remove(&mut self, index: u32) -> (Waiter, Option<Waker>) {
+        if self.records[index as usize].stage == Stage::Pending {
+            self.leave_line(index);
+        }
+        let Wake { waker, .. } = self.wake(index, self.records[index as usize].stage);
+        (self.vacate(index), waker)
+    }
+
+    fn vacate(&mut self, index: u32) -> Waiter {
+        let vacant = Waiter {
+            target: Target::Vacant { next: self.vacant },
+            task: TaskId::NOBODY,
+            stage: Stage::Pending,
+            has_waker: false,
+        };
+        self.vacant = index;
+        self.len -= 1;
+        std::mem::replace(&mut self.records[index as usize], vacant)
+    }
+
+    /// Takes a waiter out of the line it stands in, if it waits for a key.
+    fn leave_line(&mut self, index: u32) {
+        let Target::Key {
+            key,
+            external,
+            before,
+            behind,
+        } = self.records[index as usize].target
+        else {
+            return;
+        };
+        self.external -= usize::from(external);
+        if before == NONE && behind == NONE {
+            self.lines.remove(&key);
+            return;
+        }
+        if before != NONE {
+            *self.neighbours(before).1 = behind;
+        }
+        if behind != NONE {
+            *self.neighbours(behind).0 = before;
+        }
+        let line = self
+            .lines
+            .get_mut(&key)
+            .expect("a line, because somebody stands in it");
+        if before == NONE {
+            line.first = behind;
+        }
+        if behind == NONE {
+            line.last_or_permits = before;
+        }
+    }
+
+    /// The links of a waiter that stands in a line.
+    fn neighbours(&mut self, index: u32) -> (&mut u32, &mut u32) {
+        match &mut self.records[index as usize].target {
+            Target::Key { before, behind, .. } => (before, behind),
+            other => unreachable!("only waiters for a key are linked in a line, not {other:?}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_stays_small() {
+        assert!(size_of::<Waiter>() <= 32, "{}", size_of::<Waiter>());
+    }
+
+    #[test]
+    fn whoever_leaves_the_line_leaves_the_others_in_order() {
+        let key = Key::new(7);
+        for leaver in 0..4 {
+            let mut waiters = Waiters::new();
+            let line: Vec<u32> = (0..4)
+                .map(|task| waiters.enqueue(key, true, Some(TaskId::new(task, 0)), None))
+                .collect();
+            waiters.remove(line[leaver as usize]);
+            let woken: Vec<u32> = std::iter::from_fn(|| waiters.wake_first(key))
+                .map(|wake| wake.task.index())
+                .collect();
+            let others: Vec<u32> = (0..4).filter(|&task| task != leaver).collect();
+            assert_eq!(woken, others);
+            assert_eq!((waiters.keys(), waiters.external()), (0, 0));
+        }
+    }
+}

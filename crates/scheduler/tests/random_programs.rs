@@ -1,0 +1,298 @@
+//! Random programs against a reference model, and the properties that must hold for all of them.
+//!
+//! A program is a tree of lists of steps. It runs twice: as coroutines on the scheduler, and in
+//! [`model::run`], an interpreter that does everything by searching lists. Both write down each step as it
+//! is done and each task as it is dropped, and the two histories must be the same, word for word.
+//!
+//! More cases: `PROPTEST_CASES=100000 cargo test --release -p scheduler --test random_programs`.
+
+use std::cell::RefCell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use scheduler::{Handle, Idle, JoinError, JoinHandle, Key, Priority, RunState, Scheduler, TaskId};
+
+mod model;
+mod support;
+
+/// Keys that programs share.
+const KEYS: usize = 3;
+
+/// One thing a task does.
+#[derive(Clone, Debug)]
+pub(crate) enum Step {
+    Yield,
+    Sleep(u64),
+    Wait(usize),
+    WaitTimeout(usize, u64),
+    Signal(usize),
+    Broadcast(usize),
+    Spawn(Priority, Program),
+    /// Joins the child spawned so many steps into the list of those not joined yet, if there is one.
+    Join(usize),
+    /// Cancels one of all tasks ever spawned.
+    Cancel(usize),
+    Panic,
+}
+
+pub(crate) type Program = Rc<Vec<Step>>;
+
+/// What happened: which task (by its place in the order of all births), at what time, what.
+pub(crate) type Event = (usize, u64, String);
+
+fn step() -> impl Strategy<Value = Step> {
+    let leaf = prop_oneof![
+        3 => Just(Step::Yield),
+        3 => (0..6_u64).prop_map(Step::Sleep),
+        3 => (0..KEYS).prop_map(Step::Wait),
+        3 => (0..KEYS, 0..4_u64).prop_map(|(key, nanos)| Step::WaitTimeout(key, nanos)),
+        4 => (0..KEYS).prop_map(Step::Signal),
+        1 => (0..KEYS).prop_map(Step::Broadcast),
+        3 => (0..4_usize).prop_map(Step::Join),
+        2 => any::<usize>().prop_map(Step::Cancel),
+        1 => Just(Step::Panic),
+    ];
+    leaf.prop_recursive(3, 60, 8, |inner| {
+        let program = prop::collection::vec(inner.clone(), 0..8).prop_map(Rc::new);
+        let priority = prop::sample::select(Priority::ALL.to_vec());
+        prop_oneof![2 => inner, 3 => (priority, program).prop_map(|(p, s)| Step::Spawn(p, s))]
+    })
+}
+
+fn program() -> impl Strategy<Value = Program> {
+    prop::collection::vec(step(), 0..12).prop_map(Rc::new)
+}
+
+/// What the tasks of one run share.
+struct World {
+    handle: Handle,
+    keys: Vec<Key>,
+    events: RefCell<Vec<Event>>,
+    born: RefCell<Vec<TaskId>>,
+    /// Whether to await everything through a combinator that has wakers of its own.
+    foreign: bool,
+}
+
+impl World {
+    fn log(&self, task: usize, what: impl Into<String>) {
+        let now = self.handle.now().as_nanos();
+        self.events.borrow_mut().push((task, now, what.into()));
+    }
+
+    async fn await_it<F: Future>(&self, future: F) -> F::Output {
+        if self.foreign {
+            support::Foreign::new(future).await
+        } else {
+            future.await
+        }
+    }
+
+    fn spawn(self: &Rc<Self>, priority: Priority, program: &Program) -> JoinHandle<usize> {
+        let task = self.born.borrow().len();
+        let future = execute(self.clone(), task, program.clone());
+        let joined = self.handle.spawn("task", priority, future);
+        self.born.borrow_mut().push(joined.id());
+        joined
+    }
+}
+
+/// Writes down that a task's variables were dropped.
+struct Guard(Rc<World>, usize);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.log(self.1, "dropped");
+    }
+}
+
+fn execute(
+    world: Rc<World>,
+    task: usize,
+    program: Program,
+) -> Pin<Box<dyn Future<Output = usize>>> {
+    let guard = Guard(world.clone(), task);
+    Box::pin(async move {
+        let _guard = guard;
+        let handle = &world.handle;
+        let mut children = Vec::new();
+        for step in program.iter() {
+            let outcome = match *step {
+                Step::Yield => {
+                    world.await_it(handle.yield_now()).await;
+                    "yielded".into()
+                }
+                Step::Sleep(nanos) => {
+                    world
+                        .await_it(handle.sleep(Duration::from_nanos(nanos)))
+                        .await;
+                    "slept".into()
+                }
+                Step::Wait(key) => {
+                    world.await_it(handle.wait(world.keys[key])).await;
+                    "waited".into()
+                }
+                Step::WaitTimeout(key, nanos) => {
+                    let wait = handle.wait(world.keys[key]);
+                    let wait = handle.timeout(Duration::from_nanos(nanos), wait);
+                    format!("waited: {}", world.await_it(wait).await.is_ok())
+                }
+                Step::Signal(key) => {
+                    handle.signal(world.keys[key]);
+                    "signalled".into()
+                }
+                Step::Broadcast(key) => {
+                    handle.broadcast(world.keys[key]);
+                    "broadcast".into()
+                }
+                Step::Spawn(priority, ref program) => {
+                    children.push(world.spawn(priority, program));
+                    "spawned".into()
+                }
+                Step::Join(child) if child < children.len() => {
+                    let child = children.remove(child);
+                    match world.await_it(child).await {
+                        Ok(child) => format!("joined {child}"),
+                        Err(JoinError::Cancelled) => "joined: cancelled".into(),
+                        Err(JoinError::Panicked(message)) => format!("joined: {message}"),
+                    }
+                }
+                Step::Join(_) => continue,
+                Step::Cancel(victim) => {
+                    let victim = {
+                        let born = world.born.borrow();
+                        born[victim % born.len()]
+                    };
+                    format!("cancelled: {}", handle.cancel(victim))
+                }
+                // Unwinds without the hook that would print it.
+                Step::Panic => std::panic::resume_unwind(Box::new("thrown")),
+            };
+            world.log(task, outcome);
+        }
+        task
+    })
+}
+
+/// How a run is driven.
+#[derive(Clone, Copy)]
+struct Drive {
+    budget: u64,
+    foreign: bool,
+}
+
+const STRAIGHT: Drive = Drive {
+    budget: u64::MAX,
+    foreign: false,
+};
+
+struct History {
+    events: Vec<Event>,
+    polls: u64,
+    trace_hash: u64,
+    deadlocked: Vec<usize>,
+}
+
+fn run(roots: &[Program], drive: Drive) -> History {
+    let mut scheduler = Scheduler::default();
+    let handle = scheduler.handle();
+    let keys = (0..KEYS).map(|_| handle.new_key()).collect();
+    let world = Rc::new(World {
+        handle,
+        keys,
+        events: RefCell::default(),
+        born: RefCell::default(),
+        foreign: drive.foreign,
+    });
+    roots
+        .iter()
+        .for_each(|root| world.spawn(Priority::Normal, root).detach());
+
+    let to_the_end = |scheduler: &mut Scheduler| loop {
+        match scheduler.run(drive.budget).state {
+            RunState::Ready => {}
+            RunState::Idle(Idle::UntilTimer(deadline)) => {
+                scheduler.advance_to(deadline);
+            }
+            RunState::Idle(idle) => return idle,
+        }
+    };
+    let number = |id| {
+        world
+            .born
+            .borrow()
+            .iter()
+            .position(|&born| born == id)
+            .expect("a task of this run")
+    };
+    let deadlocked = match to_the_end(&mut scheduler) {
+        Idle::Finished => Vec::new(),
+        Idle::Deadlock(waiting) => waiting.iter().map(|waiting| number(waiting.task)).collect(),
+        idle => panic!("ended with {idle}"),
+    };
+    // What is left waits for signals that nobody will send. It can always be cancelled, and then nothing
+    // at all is left: no task, no timer, no wait.
+    let born = world.born.borrow().clone();
+    born.iter().for_each(|&task| {
+        world.handle.cancel(task);
+    });
+    assert_eq!(to_the_end(&mut scheduler), Idle::Finished);
+    world.keys.iter().for_each(|&key| {
+        world.handle.clear(key);
+    });
+    let stats = scheduler.stats();
+    let left = (
+        stats.tasks,
+        stats.ready,
+        stats.timers,
+        stats.waits,
+        stats.keys,
+    );
+    assert_eq!(left, (0, 0, 0, 0, 0));
+    let trace_hash = scheduler.trace_hash();
+    drop(scheduler);
+    History {
+        events: world.events.take(),
+        polls: stats.polls_total,
+        trace_hash,
+        deadlocked,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_scheduler_does_what_the_model_does(roots in prop::collection::vec(program(), 1..5)) {
+        let history = run(&roots, STRAIGHT);
+        let expected = model::run(&roots, KEYS);
+        prop_assert_eq!(history.events, expected.events);
+        prop_assert_eq!(history.polls, expected.polls);
+        let mut deadlocked = history.deadlocked;
+        deadlocked.sort_unstable();
+        prop_assert_eq!(deadlocked, expected.deadlocked);
+    }
+
+    #[test]
+    fn equal_runs_have_equal_traces_however_they_are_driven(
+        roots in prop::collection::vec(program(), 1..5),
+        budget in 1..5_u64,
+    ) {
+        let first = run(&roots, STRAIGHT);
+        for drive in [STRAIGHT, Drive { budget, ..STRAIGHT }, Drive { foreign: true, ..STRAIGHT }] {
+            let again = run(&roots, drive);
+            prop_assert_eq!(&again.events, &first.events);
+            prop_assert_eq!(again.trace_hash, first.trace_hash);
+        }
+    }
+
+    /// The trace hash sees what the events see: programs with different histories have different hashes.
+    #[test]
+    fn different_runs_have_different_traces(one in program(), other in program()) {
+        let (one, other) = (run(&[one], STRAIGHT), run(&[other], STRAIGHT));
+        if one.events != other.events {
+            prop_assert_ne!(one.trace_hash, other.trace_hash);
+        }
+    }
+}
