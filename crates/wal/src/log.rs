@@ -1,0 +1,451 @@
+//! [`Log`]: the open log, and the only thing that writes to it.
+//!
+//! The one idea: a batch becomes one frame, one `pwrite` and, with [`SyncPolicy::Always`], one
+//! `fdatasync`; everything else (segments, space, retention) happens around that and never on the way.
+//!
+//! Invariants:
+//! - what `append` has returned is durable, or will be as soon as the policy says;
+//! - a failed write or sync is the last thing the log does: nothing is tried again, nothing
+//!   appended, until it has been opened anew and has looked at what is really there;
+//! - running out of space is not a failure: it shows only where the next segment is made, before
+//!   anything was written.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::Lsn;
+use crate::batch::Batch;
+use crate::error::{AppendError, Failure, OpenError};
+use crate::format::{FrameSpec, LogId, SegmentHeader, encode_frame, frame_bytes};
+use crate::options::{Options, SyncPolicy};
+use crate::recovery::{self, Recovered, Sealed};
+use crate::segment::{self, LOCK_FILE_NAME, MakeError, Segment, Spare};
+use crate::stats::Stats;
+use crate::storage::{Lock, LockGuard, Storage};
+
+/// A log that is open for appending.
+///
+/// ```
+/// use std::sync::Arc;
+/// use wal::{Batch, Log, Lsn, Options, sim::MemStorage};
+///
+/// let disk = Arc::new(MemStorage::new(1));
+/// let (mut log, _) = Log::open(Options::new("/log"), disk.clone(), wal::ignore)?;
+/// let mut batch = Batch::new();
+/// batch.push(b"hello");
+/// assert_eq!(log.append(&[&batch])?, Lsn(1)..Lsn(2));
+/// drop(log);
+/// disk.crash();
+///
+/// let mut found = Vec::new();
+/// Log::open(Options::new("/log"), disk, |lsn, record| {
+///     found.push((lsn, record.to_vec()));
+///     Ok::<(), std::convert::Infallible>(())
+/// })?;
+/// assert_eq!(found, [(Lsn(1), b"hello".to_vec())]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Log {
+    storage: Arc<dyn Storage>,
+    options: Options,
+    log_id: LogId,
+    seed: u32,
+    payload_limit: usize,
+    active: Segment,
+    /// Where the next frame goes in the active segment.
+    offset: u64,
+    sealed: VecDeque<Sealed>,
+    spare: Option<Spare>,
+    space_low: bool,
+    next_lsn: Lsn,
+    synced_lsn: Lsn,
+    /// When the last sync was, on the storage's clock.
+    synced_at: Duration,
+    /// The payload checksum of the last frame.
+    chain: u32,
+    /// The frame being written; kept for its room.
+    frame: Vec<u8>,
+    failure: Option<Failure>,
+    stats: Stats,
+    _lock: Box<dyn LockGuard>,
+}
+
+/// A segment that was deleted because nobody needed it any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Released {
+    /// The file it was.
+    pub path: PathBuf,
+    /// Its first record.
+    pub first_lsn: Lsn,
+    /// Its last record.
+    pub last_lsn: Lsn,
+    /// Its size in bytes.
+    pub bytes: u64,
+}
+
+/// A visitor for [`Log::open`] that takes no notice of the records.
+///
+/// # Errors
+/// None.
+pub fn ignore(_: Lsn, _: &[u8]) -> Result<(), std::convert::Infallible> {
+    Ok(())
+}
+
+impl Log {
+    /// Opens the log in `options.dir`, making a new one if there is none, and hands every record
+    /// that is kept to `visitor`, in order. What the visitor was given is durable once this
+    /// returns.
+    ///
+    /// # Errors
+    /// See [`OpenError`]. Damage and a newer format leave the log as it was.
+    pub fn open<E>(
+        options: Options,
+        storage: Arc<dyn Storage>,
+        visitor: impl FnMut(Lsn, &[u8]) -> Result<(), E>,
+    ) -> Result<(Log, Recovered), OpenError<E>> {
+        options
+            .check()
+            .map_err(|what| OpenError::Invalid { what })?;
+        let dir = &options.dir;
+        storage
+            .create_dir_all(dir)
+            .map_err(|error| OpenError::io("create", dir, error))?;
+        let lock_path = dir.join(LOCK_FILE_NAME);
+        let lock = match storage.lock(&lock_path) {
+            Ok(Lock::Held(guard)) => guard,
+            Ok(Lock::Taken { pid }) => {
+                return Err(OpenError::Locked {
+                    dir: dir.clone(),
+                    pid,
+                });
+            }
+            Err(error) => return Err(OpenError::io("lock", &lock_path, error)),
+        };
+        let segments = segment::list(&*storage, dir)?;
+        let (position, recovered) = if segments.is_empty() {
+            recovery::create(&*storage, &options)?
+        } else {
+            recovery::recover(&storage, dir, &segments, visitor)?
+        };
+        let log_id = position.active.header.log_id;
+        let mut log = Log {
+            log_id,
+            seed: log_id.seed(),
+            payload_limit: options.payload_limit(),
+            active: position.active,
+            offset: position.offset,
+            sealed: position.sealed,
+            spare: None,
+            space_low: false,
+            next_lsn: position.next_lsn,
+            synced_lsn: position.next_lsn.prev(),
+            synced_at: storage.monotonic(),
+            chain: position.chain,
+            frame: Vec::new(),
+            failure: None,
+            stats: Stats::default(),
+            storage,
+            options,
+            _lock: lock,
+        };
+        match log.reserve() {
+            Ok(_) => Ok((log, recovered)),
+            Err(AppendError::Failed(failure)) => Err(OpenError::Io(failure)),
+            Err(AppendError::NoSpace(failure)) => Err(OpenError::NoSpace(failure)),
+            Err(AppendError::TooLarge { .. }) => {
+                unreachable!("reserving space has nothing to do with the size of a batch")
+            }
+        }
+    }
+
+    /// Appends the records of all `batches`, in order, as one frame: after a crash either all of
+    /// them are there or none. Returns their numbers. No records is no frame and no sync.
+    ///
+    /// With [`SyncPolicy::Always`] they are durable when this returns.
+    ///
+    /// # Errors
+    /// See [`AppendError`]. After `TooLarge` and `NoSpace` nothing was written, and the log can be
+    /// used further; after `Failed` it cannot, and it is unknown whether the records are in it.
+    pub fn append(&mut self, batches: &[&Batch]) -> Result<Range<Lsn>, AppendError> {
+        self.check()?;
+        let first_lsn = self.next_lsn;
+        let count: usize = batches.iter().map(|batch| batch.len()).sum();
+        if count == 0 {
+            return Ok(first_lsn..first_lsn);
+        }
+        let bytes = batches.iter().map(|batch| batch.encoded_bytes()).sum();
+        if bytes > self.payload_limit {
+            return Err(AppendError::TooLarge {
+                bytes,
+                limit: self.payload_limit,
+            });
+        }
+        if self.offset + frame_bytes(bytes) as u64 > self.active.header.capacity {
+            self.rotate()?;
+        }
+        let spec = FrameSpec {
+            offset: self.offset,
+            first_lsn,
+            synced_lsn: self.synced_lsn,
+            count: count as u32,
+            chain: self.chain,
+        };
+        let parts = batches.iter().map(|batch| batch.encoded());
+        let chain = encode_frame(&spec, self.seed, parts, &mut self.frame);
+        if let Err(error) = self.active.file.write_all_at(&self.frame, self.offset) {
+            return Err(self.fail(Failure::new("write to", &self.active.path, error)));
+        }
+        self.offset += self.frame.len() as u64;
+        self.chain = chain;
+        self.next_lsn = Lsn(first_lsn.0 + count as u64);
+        self.stats.frames += 1;
+        self.stats.records += count as u64;
+        self.stats.payload_bytes += bytes as u64;
+        self.stats.frame_bytes += self.frame.len() as u64;
+        if self.sync_due_in() == Some(Duration::ZERO) {
+            self.sync()?;
+        }
+        Ok(first_lsn..self.next_lsn)
+    }
+
+    /// Makes everything appended durable, whatever the policy.
+    ///
+    /// # Errors
+    /// [`AppendError::Failed`].
+    pub fn sync(&mut self) -> Result<(), AppendError> {
+        self.check()?;
+        if self.synced_lsn.next() == self.next_lsn {
+            return Ok(());
+        }
+        let started = self.storage.monotonic();
+        if let Err(error) = self.active.file.sync_data() {
+            return Err(self.fail(Failure::new("sync", &self.active.path, error)));
+        }
+        self.synced_at = self.storage.monotonic();
+        self.stats
+            .count_sync(self.synced_at.saturating_sub(started));
+        self.synced_lsn = self.next_lsn.prev();
+        Ok(())
+    }
+
+    /// How long until the policy wants [`Log::sync`] to be called; `None` while there is nothing to
+    /// sync. Appending does it by itself when it is due: this is for when nothing is appended.
+    #[must_use]
+    pub fn sync_due_in(&self) -> Option<Duration> {
+        if self.synced_lsn.next() == self.next_lsn {
+            return None;
+        }
+        match self.options.sync {
+            SyncPolicy::Always => Some(Duration::ZERO),
+            SyncPolicy::Interval(interval) => {
+                Some((self.synced_at + interval).saturating_sub(self.storage.monotonic()))
+            }
+            SyncPolicy::Never => None,
+        }
+    }
+
+    /// Reserves the space of the next segment ahead of time; returns whether it is reserved now.
+    /// Better called after an append than before one: `append` does it only when it must.
+    ///
+    /// # Errors
+    /// [`AppendError::Failed`]; that there is no space is an answer, and shows in
+    /// [`Log::space_low`].
+    pub fn reserve(&mut self) -> Result<bool, AppendError> {
+        self.check()?;
+        match self.prepare_spare() {
+            Ok(()) => Ok(true),
+            Err(AppendError::NoSpace(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether the next segment is not reserved yet.
+    #[must_use]
+    pub fn wants_reserve(&self) -> bool {
+        self.spare.is_none()
+    }
+
+    /// Whether the last attempt to reserve the next segment met a full disk. What is left of the
+    /// active segment can still be appended to.
+    #[must_use]
+    pub fn space_low(&self) -> bool {
+        self.space_low
+    }
+
+    /// Deletes the segments all of whose records are below `below` and that were full for at least
+    /// `min_age`; returns them. The segment being appended to always stays.
+    ///
+    /// # Errors
+    /// [`AppendError::Failed`] if a file cannot be removed for good.
+    pub fn release(&mut self, below: Lsn, min_age: Duration) -> Result<Vec<Released>, AppendError> {
+        self.check()?;
+        let now = self.storage.unix_ms();
+        let mut released = Vec::new();
+        while let Some(oldest) = self.sealed.front() {
+            let next = self.sealed.get(1).map_or(
+                (
+                    self.active.header.first_lsn,
+                    self.active.header.begun_unix_ms,
+                ),
+                |next| (next.first_lsn, next.begun_unix_ms),
+            );
+            let (next_lsn, full_since) = next;
+            let age = Duration::from_millis(now.saturating_sub(full_since));
+            if next_lsn > below || age < min_age {
+                break;
+            }
+            let gone = Released {
+                path: oldest.path.clone(),
+                first_lsn: oldest.first_lsn,
+                last_lsn: next_lsn.prev(),
+                bytes: oldest.capacity,
+            };
+            if let Err(error) = self.storage.remove(&gone.path) {
+                return Err(self.fail(Failure::new("remove", gone.path, error)));
+            }
+            // One by one: were a later one gone from the disk and this one not, there would be a
+            // gap in the log after a crash.
+            if let Err(error) = self.storage.sync_dir(&self.options.dir) {
+                return Err(self.fail(Failure::new("sync", &self.options.dir, error)));
+            }
+            self.sealed.pop_front();
+            released.push(gone);
+        }
+        Ok(released)
+    }
+
+    /// Makes everything durable and gives up the lock.
+    ///
+    /// # Errors
+    /// [`AppendError::Failed`], also when the log had failed before. The lock is given up all the same.
+    pub fn close(mut self) -> Result<(), AppendError> {
+        self.sync()
+    }
+
+    /// The number the next record will get.
+    #[must_use]
+    pub fn next_lsn(&self) -> Lsn {
+        self.next_lsn
+    }
+
+    /// The newest record known to be durable.
+    #[must_use]
+    pub fn synced_lsn(&self) -> Lsn {
+        self.synced_lsn
+    }
+
+    /// The oldest record kept; that of the next record if there is none.
+    #[must_use]
+    pub fn first_lsn(&self) -> Lsn {
+        self.sealed
+            .front()
+            .map_or(self.active.header.first_lsn, |oldest| oldest.first_lsn)
+    }
+
+    /// The largest batch, or sum of batches, that is accepted, in encoded bytes.
+    #[must_use]
+    pub fn payload_limit(&self) -> usize {
+        self.payload_limit
+    }
+
+    /// What the log was opened with.
+    #[must_use]
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// The log's id.
+    #[must_use]
+    pub fn log_id(&self) -> LogId {
+        self.log_id
+    }
+
+    /// Why the log accepts nothing any more, if that is so.
+    #[must_use]
+    pub fn failure(&self) -> Option<&Failure> {
+        self.failure.as_ref()
+    }
+
+    /// Counters and sizes.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let sealed: u64 = self.sealed.iter().map(|segment| segment.capacity).sum();
+        Stats {
+            segments: self.sealed.len() as u64 + 1,
+            segment_bytes: sealed + self.active.header.capacity,
+            ..self.stats
+        }
+    }
+
+    fn check(&self) -> Result<(), AppendError> {
+        match &self.failure {
+            Some(failure) => Err(AppendError::Failed(failure.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// Stops the log for good.
+    fn fail(&mut self, failure: Failure) -> AppendError {
+        self.failure = Some(failure.clone());
+        AppendError::Failed(failure)
+    }
+
+    fn prepare_spare(&mut self) -> Result<(), AppendError> {
+        if self.spare.is_some() {
+            return Ok(());
+        }
+        let made = Spare::prepare(
+            &*self.storage,
+            &self.options.dir,
+            self.options.segment_bytes,
+        );
+        match made {
+            Ok(spare) => {
+                self.spare = Some(spare);
+                self.space_low = false;
+                Ok(())
+            }
+            Err(error) => Err(self.could_not_make(error)),
+        }
+    }
+
+    fn could_not_make(&mut self, error: MakeError) -> AppendError {
+        match error {
+            MakeError::NoSpace(failure) => {
+                self.space_low = true;
+                AppendError::NoSpace(failure)
+            }
+            MakeError::Failed(failure) => self.fail(failure),
+        }
+    }
+
+    /// Goes on in the next segment. All of this one is made durable first, whatever the policy: that
+    /// only the last segment can be unfinished is what recovery builds on.
+    fn rotate(&mut self) -> Result<(), AppendError> {
+        self.prepare_spare()?;
+        self.sync()?;
+        let Some(spare) = self.spare.take() else {
+            unreachable!("a spare segment was prepared above")
+        };
+        let header = SegmentHeader {
+            log_id: self.log_id,
+            first_lsn: self.next_lsn,
+            capacity: spare.capacity(),
+            begun_unix_ms: self.storage.unix_ms(),
+            chain: self.chain,
+        };
+        match spare.activate(&*self.storage, &self.options.dir, header) {
+            Ok(next) => {
+                self.sealed.push_back(Sealed::of(&self.active));
+                self.active = next;
+                self.offset = crate::format::SEGMENT_HEADER_BYTES as u64;
+                Ok(())
+            }
+            Err(error) => Err(self.could_not_make(error)),
+        }
+    }
+}

@@ -1,0 +1,327 @@
+//! [`MemStorage`]: a machine in memory that can lose its power.
+//!
+//! The one idea: a disk is what is durable, what is only in the cache, and a free choice of what of
+//! the cache survives. All choices come from one seed (or from the caller), time moves only when told
+//! to, and nothing depends on threads or addresses: the same calls with the same seed give the same
+//! disk, byte for byte. So it serves the tests of this crate and the simulation of a whole system.
+//!
+//! It is as unkind as the contract of [`crate::storage`] allows:
+//! - after a crash each sector that was written since the last sync of its file holds any one of its
+//!   versions since then, independently of all others; so does each file's length;
+//! - each creation, renaming or removal since the last sync of its directory has happened or not,
+//!   independently of all others;
+//! - a failed sync of a file makes any part durable and forgets that the rest was ever written, as
+//!   Linux does, while reading still shows it; names, which file systems keep in a journal, are
+//!   not forgotten;
+//! - a failed write has written any part;
+//! - space runs out when the disk is smaller than the files on it.
+//!
+//! Invariant: without a crash and without faults it cannot be told from a good disk.
+
+mod disk;
+
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::storage::{Access, Lock, LockGuard, Storage, StorageFile};
+use disk::Disk;
+
+/// An operation that can be made to fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// Opening or creating a file.
+    Open,
+    /// Reading from a file.
+    Read,
+    /// Writing to a file.
+    Write,
+    /// Reserving space for a file.
+    Allocate,
+    /// Making a file durable.
+    Sync,
+    /// Making a directory durable.
+    SyncDir,
+    /// Renaming a file.
+    Rename,
+    /// Removing a file.
+    Remove,
+}
+
+/// A simulated machine's file system, clock and source of randomness. Clones are the same machine.
+#[derive(Clone, Debug)]
+pub struct MemStorage {
+    disk: Arc<Mutex<Disk>>,
+}
+
+impl MemStorage {
+    /// An empty disk without a limit, whose choices follow from `seed`.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        MemStorage {
+            disk: Arc::new(Mutex::new(Disk::new(seed))),
+        }
+    }
+
+    /// A copy of the machine as it is now, cached writes included, that goes its own way. Nobody
+    /// holds a lock or an open file on it.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        let mut disk = self.disk().clone();
+        disk.forget_processes();
+        MemStorage {
+            disk: Arc::new(Mutex::new(disk)),
+        }
+    }
+
+    /// The power fails and comes back: what was not synced survives or not as the seed decides. All
+    /// open files and locks are gone, and so are faults that have not struck yet.
+    pub fn crash(&self) {
+        let mut disk = self.disk();
+        let mut random = disk.split_random();
+        disk.crash(&mut |choices| (random.next() % choices as u64) as usize);
+    }
+
+    /// Like [`MemStorage::crash`], with the choices made by the caller: `choose(n)` is asked for a
+    /// number below `n` for everything that is unsynced, in a fixed order. 0 is the oldest state, the
+    /// one that was synced; `n - 1` is the newest.
+    pub fn crash_with(&self, mut choose: impl FnMut(usize) -> usize) {
+        self.disk().crash(&mut choose);
+    }
+
+    /// The process is killed: all open files and locks are gone, and what was written stays.
+    pub fn kill(&self) {
+        self.disk().forget_processes();
+    }
+
+    /// Lets the `nth` operation of this kind from now (1 is the next one) fail with `error`.
+    pub fn fail(&self, op: Op, nth: u64, error: ErrorKind) {
+        self.disk().add_fault(op, nth, error);
+    }
+
+    /// Lets every operation after the next `count` that change anything fail, until the crash.
+    pub fn power_off_after(&self, count: u64) {
+        self.disk().power_off_after(count);
+    }
+
+    /// How many operations that change anything there have been.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.disk().changes()
+    }
+
+    /// Sets the size of the disk in bytes; files that are there already stay.
+    pub fn set_capacity(&self, bytes: u64) {
+        self.disk().set_capacity(bytes);
+    }
+
+    /// The room that the files take, in bytes.
+    #[must_use]
+    pub fn used_bytes(&self) -> u64 {
+        self.disk().used_bytes()
+    }
+
+    /// Lets time pass, on both clocks.
+    pub fn advance(&self, time: Duration) {
+        self.disk().advance(time);
+    }
+
+    /// Lets every sync of a file take so long, on both clocks.
+    pub fn set_sync_latency(&self, time: Duration) {
+        self.disk().set_sync_latency(time);
+    }
+
+    /// The paths of all files, sorted.
+    #[must_use]
+    pub fn files(&self) -> Vec<PathBuf> {
+        self.disk().files()
+    }
+
+    /// The bytes of a file as a process would read them; `None` if there is no such file.
+    #[must_use]
+    pub fn read_file(&self, path: impl AsRef<Path>) -> Option<Vec<u8>> {
+        self.disk().read_file(path.as_ref())
+    }
+
+    /// Puts a file on the disk, durably and from outside, replacing the one that is there.
+    pub fn write_file(&self, path: impl AsRef<Path>, bytes: &[u8]) {
+        self.disk().write_file(path.as_ref(), bytes);
+    }
+
+    /// Flips one bit of a file, on the disk and in the cache. Bit 8 is the lowest of the second byte.
+    ///
+    /// # Panics
+    /// If there is no such file or bit.
+    pub fn flip_bit(&self, path: impl AsRef<Path>, bit: u64) {
+        self.edit(path.as_ref(), |bytes| {
+            bytes[(bit / 8) as usize] ^= 1 << (bit % 8);
+        });
+    }
+
+    /// Cuts a file off, on the disk and in the cache.
+    ///
+    /// # Panics
+    /// If there is no such file.
+    pub fn truncate(&self, path: impl AsRef<Path>, bytes: u64) {
+        self.edit(path.as_ref(), |content| content.truncate(bytes as usize));
+    }
+
+    /// Sets a file to zeros from `offset` on, on the disk and in the cache.
+    ///
+    /// # Panics
+    /// If there is no such file or it is shorter.
+    pub fn zero_from(&self, path: impl AsRef<Path>, offset: u64) {
+        self.edit(path.as_ref(), |bytes| bytes[offset as usize..].fill(0));
+    }
+
+    fn edit(&self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+        let mut disk = self.disk();
+        let mut bytes = disk
+            .read_file(path)
+            .expect("the file to be changed is on the disk");
+        change(&mut bytes);
+        disk.write_file(path, &bytes);
+    }
+
+    fn disk(&self) -> MutexGuard<'_, Disk> {
+        // A panic in one test thread says nothing about the disk.
+        self.disk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Storage for MemStorage {
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        self.disk().create_dir_all(dir)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        self.disk().list(dir)
+    }
+
+    fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn StorageFile>> {
+        let (inode, life) = self.disk().open(path, access)?;
+        let writable = access != Access::Read;
+        Ok(Box::new(MemFile {
+            storage: self.clone(),
+            inode,
+            life,
+            writable,
+        }))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.disk().rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.disk().remove(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.disk().sync_dir(dir)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Lock> {
+        Ok(match self.disk().lock(path)? {
+            Some(life) => {
+                let (storage, path) = (self.clone(), path.to_owned());
+                Lock::Held(Box::new(MemLock {
+                    storage,
+                    path,
+                    life,
+                }))
+            }
+            None => Lock::Taken {
+                pid: Some(std::process::id()),
+            },
+        })
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.disk().now()
+    }
+
+    fn unix_ms(&self) -> u64 {
+        self.disk().unix_ms()
+    }
+
+    fn fill_random(&self, bytes: &mut [u8]) -> io::Result<()> {
+        self.disk().fill_random(bytes);
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct MemLock {
+    storage: MemStorage,
+    path: PathBuf,
+    life: u64,
+}
+
+impl LockGuard for MemLock {}
+
+impl Drop for MemLock {
+    fn drop(&mut self) {
+        self.storage.disk().unlock(&self.path, self.life);
+    }
+}
+
+#[derive(Debug)]
+struct MemFile {
+    storage: MemStorage,
+    inode: usize,
+    /// The life of the machine in which it was opened: no handle outlives a crash.
+    life: u64,
+    writable: bool,
+}
+
+impl StorageFile for MemFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut disk = self.storage.disk();
+        disk.check_life(self.life)?;
+        disk.read(self.inode, buf, offset)
+    }
+
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let mut disk = self.storage.disk();
+        disk.check_life(self.life)?;
+        self.check_writable()?;
+        disk.write(self.inode, bytes, offset)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let mut disk = self.storage.disk();
+        disk.check_life(self.life)?;
+        disk.sync(self.inode)
+    }
+
+    fn allocate(&self, bytes: u64) -> io::Result<()> {
+        let mut disk = self.storage.disk();
+        disk.check_life(self.life)?;
+        self.check_writable()?;
+        disk.allocate(self.inode, bytes)
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        let disk = self.storage.disk();
+        disk.check_life(self.life)?;
+        Ok(disk.length(self.inode))
+    }
+
+    fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
+        let disk = self.storage.disk();
+        disk.check_life(self.life)?;
+        Ok(disk.next_data(self.inode, offset))
+    }
+}
+
+impl MemFile {
+    fn check_writable(&self) -> io::Result<()> {
+        if self.writable {
+            Ok(())
+        } else {
+            Err(ErrorKind::PermissionDenied.into())
+        }
+    }
+}
