@@ -21,7 +21,7 @@ use crate::format::{LogId, SegmentHeader, take_record};
 use crate::segment::{MakeError, Segment, Spare};
 use crate::storage::{Access, Storage};
 use crate::tail::{self, Tail};
-use crate::{Damage, DamageKind, Lsn, Options};
+use crate::{Damage, DamageKind, Lsn, Options, ReadError};
 
 /// How much is written at once when a torn tail is set to zero or a sound one written again, in bytes.
 const REWRITE_BYTES: usize = 256 << 10;
@@ -139,7 +139,15 @@ pub(crate) fn recover<E>(
     let (&oldest, later) = segments
         .split_first()
         .expect("a log that is there has a segment");
-    let mut cursor = Cursor::new(Segment::open(&**storage, dir, oldest, Access::Write)?);
+    let open = |first_lsn, is_last| {
+        let segment = Segment::open(&**storage, dir, first_lsn, Access::Write)?;
+        if is_last {
+            // What follows its end is a hole, which the survey of the tail is spared, unless it is in memory: see there.
+            segment.file.expect_random_reads();
+        }
+        Ok::<_, ReadError>(segment)
+    };
+    let mut cursor = Cursor::new(open(oldest, later.is_empty())?);
     let mut sealed = VecDeque::with_capacity(later.len());
     let mut unsynced = Unsynced::default();
     let mut recovered = Recovered {
@@ -169,7 +177,7 @@ pub(crate) fn recover<E>(
         }
         let Some(&next) = later.next() else { break };
         tail::judge_sealed(&cursor)?;
-        let segment = Segment::open(&**storage, dir, next, Access::Write)?;
+        let segment = open(next, later.as_slice().is_empty())?;
         check_succession(&cursor, &segment)?;
         sealed.push_back(Sealed::of(&cursor.segment));
         cursor.enter(segment);

@@ -140,28 +140,38 @@ fn survey(cursor: &Cursor) -> Result<Survey, ReadError> {
         end: None,
         evidence: None,
     };
+    let failed = |error| segment.io("seek in", error);
     let mut offset = cursor.offset;
     while offset < capacity {
-        let data = segment
-            .file
-            .next_data(offset)
-            .map_err(|error| segment.io("seek in", error))?;
+        let data = segment.file.next_data(offset).map_err(failed)?;
         let Some(data) = data.filter(|&data| data < capacity) else {
             break;
         };
+        // Asked for before anything is read, and never read past: the kernel takes for data what it has in memory, also
+        // of a hole, so that a look at the first bytes of a hole would make data of it, and of all of it, step by step.
+        let hole = segment.file.next_hole(data).map_err(failed)?;
+        // Data has a length, whatever a file system says: the survey comes to its end.
+        let hole = hole.max(data + 1).min(capacity);
         // Holes begin and end anywhere; frames at multiples of 8.
         offset = offset.max(data - data % FRAME_ALIGN as u64);
-        let count = (SURVEY_BYTES as u64).min(capacity - offset) as usize;
-        // So much more that a header that begins in this part can be seen whole.
-        let bytes = read_zero_filled(segment, offset, count + FRAME_HEADER_BYTES)?;
-        if let Some(last) = bytes[..count].iter().rposition(|&byte| byte != 0) {
-            survey.end = Some(offset + last as u64 + 1);
+        while offset < hole {
+            let count = (SURVEY_BYTES as u64).min(hole - offset) as usize;
+            // So much more that a header that begins in this part can be seen whole.
+            let wanted = count + FRAME_HEADER_BYTES;
+            let within = (wanted as u64).min(hole - offset) as usize;
+            let mut bytes = read_zero_filled(segment, offset, within)?;
+            bytes.resize(wanted, 0);
+            if let Some(last) = bytes[..count].iter().rposition(|&byte| byte != 0) {
+                survey.end = Some(offset + last as u64 + 1);
+                if survey.evidence.is_none() {
+                    survey.evidence = find_evidence(cursor.seed, &bytes, last + 1, cursor.next_lsn)
+                        .map(|at| offset + at as u64);
+                }
+            }
+            offset += count as u64;
         }
-        if survey.evidence.is_none() {
-            survey.evidence = find_evidence(cursor.seed, &bytes, count, cursor.next_lsn)
-                .map(|at| offset + at as u64);
-        }
-        offset += count as u64;
+        // A hole may end within a frame's alignment; the next look begins at its own data.
+        offset = hole;
     }
     Ok(survey)
 }

@@ -506,9 +506,18 @@ impl Disk {
     }
 
     pub(super) fn next_data(&self, inode: usize, offset: u64) -> Option<u64> {
-        let sectors = &self.inodes[inode].live.sectors;
-        let (&number, _) = sectors.range(offset / SECTOR_BYTES as u64..).next()?;
-        Some(offset.max(number * SECTOR_BYTES as u64))
+        let live = &self.inodes[inode].live;
+        let (&number, _) = live.sectors.range(offset / SECTOR_BYTES as u64..).next()?;
+        Some(offset.max(number * SECTOR_BYTES as u64)).filter(|&data| data < live.length)
+    }
+
+    pub(super) fn next_hole(&self, inode: usize, offset: u64) -> u64 {
+        let live = &self.inodes[inode].live;
+        let mut number = offset / SECTOR_BYTES as u64;
+        while live.sectors.contains_key(&number) {
+            number += 1;
+        }
+        offset.max(number * SECTOR_BYTES as u64).min(live.length)
     }
 
     fn find(&self, path: &Path) -> io::Result<usize> {

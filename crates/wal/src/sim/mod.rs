@@ -314,6 +314,12 @@ impl StorageFile for MemFile {
         disk.check_life(self.life)?;
         Ok(disk.next_data(self.inode, offset))
     }
+
+    fn next_hole(&self, offset: u64) -> io::Result<u64> {
+        let disk = self.storage.disk();
+        disk.check_life(self.life)?;
+        Ok(disk.next_hole(self.inode, offset))
+    }
 }
 
 impl MemFile {

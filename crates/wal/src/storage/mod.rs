@@ -145,4 +145,14 @@ pub trait StorageFile: Debug + Send + Sync {
     /// # Errors
     /// What the system said.
     fn next_data(&self, offset: u64) -> io::Result<Option<u64>>;
+
+    /// Says that what is read next says nothing of what will be read then: nothing is to be read ahead. A hint.
+    fn expect_random_reads(&self) {}
+
+    /// The first place at or after `offset`, where there is data, from which on the file is known to hold zeros up to
+    /// the next data; the file's length if there is none.
+    ///
+    /// # Errors
+    /// What the system said.
+    fn next_hole(&self, offset: u64) -> io::Result<u64>;
 }

@@ -200,6 +200,18 @@ impl StorageFile for OsFile {
             Err(_) => Ok((offset < self.length()?).then_some(offset)),
         }
     }
+
+    fn expect_random_reads(&self) {
+        // That the hint is not taken costs time only.
+        let _ = rustix::fs::fadvise(&self.0, 0, None, rustix::fs::Advice::Random);
+    }
+
+    fn next_hole(&self, offset: u64) -> io::Result<u64> {
+        match rustix::fs::seek(&self.0, SeekFrom::Hole(offset)) {
+            Ok(found) => Ok(found),
+            Err(_) => self.length(),
+        }
+    }
 }
 
 impl OsFile {
