@@ -1,0 +1,134 @@
+//! JSON text that is known to be valid: what programs, effects and clients hand each other.
+//!
+//! The text itself is kept, not a parsed tree, because a journal's hashes are over bytes: what was written is what
+//! is compared, and what one program does not look into costs it nothing.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// An immutable JSON text, cheap to clone.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Json(Arc<str>);
+
+impl Json {
+    /// The JSON `null`.
+    #[must_use]
+    pub fn null() -> Self {
+        Self("null".into())
+    }
+
+    /// The JSON text of a value.
+    ///
+    /// # Panics
+    ///
+    /// If the value has no JSON form: a map whose keys are not strings, or a `Serialize` that fails by itself. Both
+    /// are errors of the program that calls, not of its input.
+    #[must_use]
+    pub fn of<T: Serialize + ?Sized>(value: &T) -> Self {
+        let text = serde_json::to_string(value)
+            .expect("because only values with a JSON form are handed to Json::of");
+        Self(text.into())
+    }
+
+    /// Takes a text in, if it is valid JSON.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the text, and where.
+    pub fn parse_text(text: &str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str::<serde::de::IgnoredAny>(text)?;
+        Ok(Self(text.into()))
+    }
+
+    /// Reads the text as a `T`.
+    ///
+    /// # Errors
+    ///
+    /// What does not fit, and where.
+    pub fn read<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        serde_json::from_str(&self.0)
+    }
+
+    /// The text as a tree.
+    #[must_use]
+    pub fn value(&self) -> serde_json::Value {
+        self.read()
+            .expect("because a Json holds valid JSON, and every JSON text is a Value")
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The length of the text in bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Never: the shortest JSON text has one byte.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Default for Json {
+    fn default() -> Self {
+        Self::null()
+    }
+}
+
+impl fmt::Display for Json {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Json {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<&serde_json::Value> for Json {
+    fn from(value: &serde_json::Value) -> Self {
+        Self::of(value)
+    }
+}
+
+/// In JSON a `Json` stands as itself, not as a string that holds it.
+impl Serialize for Json {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.value().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Json {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        serde_json::Value::deserialize(deserializer).map(|value| Self::of(&value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_the_text_as_it_came() {
+        let json = Json::parse_text(r#"{"b": 1,  "a": 2}"#).unwrap();
+        assert_eq!(json.as_str(), r#"{"b": 1,  "a": 2}"#);
+        assert_eq!(json.value()["a"], 2);
+    }
+
+    #[test]
+    fn refuses_what_is_not_json() {
+        assert!(Json::parse_text("{").is_err());
+        assert!(Json::parse_text("1 2").is_err());
+    }
+}

@@ -1,0 +1,21 @@
+//! The runtime, tested through the doors that its users take: a node that is driven turn by turn on a simulated disk
+//! (`support`), and, for the threads, the real thing.
+#![allow(
+    clippy::unwrap_used,
+    reason = "in tests, helpers included, a panic is a failed test"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod codec;
+mod crash;
+mod effects;
+mod evolution;
+mod index;
+mod intake;
+mod programs;
+mod stopping;
+mod tale;
+mod threads;
+mod trouble;
