@@ -1,0 +1,199 @@
+//! Names that a config gives: of hosts, variables, the node, and what a log filter names. Each is a type of its own, so that
+//! one that exists is known to be well formed.
+
+use serde_json::Value;
+
+use super::error::nearest;
+use super::value::{Field, Mismatch, Raw};
+
+/// A host name or address that requests may name, without scheme and port, in lower case.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct HostName(String);
+
+impl HostName {
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Field for HostName {
+    fn expected() -> String {
+        "a host name such as `agents.example.org`".to_owned()
+    }
+
+    fn read(raw: Raw<'_>) -> Result<Self, Mismatch> {
+        let text = raw.text().ok_or_else(Mismatch::plain)?;
+        if text.contains("://") || text.contains('/') {
+            return Err(Mismatch::with_help(
+                "write the host alone, without scheme and path",
+            ));
+        }
+        if text.contains('*') {
+            return Err(Mismatch::with_help(
+                "patterns are not supported: name each host",
+            ));
+        }
+        if text == "0.0.0.0" || text == "[::]" || text == "::" {
+            return Err(Mismatch::with_help(
+                "that address is for listening: no honest request names it",
+            ));
+        }
+        if text.parse::<std::net::Ipv6Addr>().is_ok() {
+            return Ok(Self(format!("[{}]", text.to_ascii_lowercase())));
+        }
+        let bracketed = text
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'))
+            .is_some_and(|inner| inner.parse::<std::net::Ipv6Addr>().is_ok());
+        let letters = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        if bracketed || (!text.is_empty() && text.chars().all(letters)) {
+            return Ok(Self(text.to_ascii_lowercase()));
+        }
+        if text.contains(':') {
+            return Err(Mismatch::with_help(
+                "write the host without the port: any port is allowed",
+            ));
+        }
+        Err(Mismatch::plain())
+    }
+
+    fn to_value(&self) -> Value {
+        Value::String(self.0.clone())
+    }
+}
+
+/// The name of an environment variable that holds a secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VariableName(String);
+
+impl VariableName {
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Field for VariableName {
+    fn expected() -> String {
+        "the name of an environment variable, in capitals".to_owned()
+    }
+
+    fn read(raw: Raw<'_>) -> Result<Self, Mismatch> {
+        let text = raw.text().ok_or_else(Mismatch::plain)?;
+        let word = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+        if text.starts_with(|c: char| c.is_ascii_uppercase() || c == '_') && text.chars().all(word)
+        {
+            return Ok(Self(text.to_owned()));
+        }
+        // What was found is not repeated: somebody may have written the secret itself here.
+        Err(Mismatch {
+            found: Some("something else (not shown: it may be a secret)".to_owned()),
+            help: Some(
+                "put the secret into a variable of the environment, and name that here".to_owned(),
+            ),
+        })
+    }
+
+    fn to_value(&self) -> Value {
+        Value::String(self.0.clone())
+    }
+}
+
+/// The name of this node: what its log lines and metrics are told apart by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeName(String);
+
+impl NodeName {
+    pub(crate) const LEN_MAX: usize = 63;
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The name, if it can be one.
+    pub(crate) fn new(text: &str) -> Option<Self> {
+        let word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        let fits = !text.is_empty() && text.len() <= Self::LEN_MAX && text.chars().all(word);
+        fits.then(|| Self(text.to_owned()))
+    }
+}
+
+impl Field for NodeName {
+    fn expected() -> String {
+        format!(
+            "a name of 1 to {} letters, digits, `-`, `_` and `.`",
+            Self::LEN_MAX
+        )
+    }
+
+    fn read(raw: Raw<'_>) -> Result<Self, Mismatch> {
+        raw.text().and_then(Self::new).ok_or_else(Mismatch::plain)
+    }
+
+    fn to_value(&self) -> Value {
+        Value::String(self.0.clone())
+    }
+}
+
+/// Which log lines are written, in the notation of `tracing`'s `EnvFilter`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogFilter(String);
+
+impl LogFilter {
+    const LEVELS: [&str; 6] = ["trace", "debug", "info", "warn", "error", "off"];
+
+    /// The filter as it was written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Checks a filter.
+    ///
+    /// # Errors
+    /// With what is wrong with it, if it would not be understood, or would be understood as something that nobody
+    /// means: a bare word such as `inof` is, to `EnvFilter`, the name of a module.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        for directive in text.split(',').map(str::trim) {
+            let level = directive
+                .rsplit_once('=')
+                .map_or(directive, |(_, level)| level);
+            let known = Self::LEVELS
+                .iter()
+                .any(|known| known.eq_ignore_ascii_case(level));
+            if !known
+                && level.parse::<u8>().is_err()
+                && let Some(meant) = nearest(level, Self::LEVELS)
+            {
+                return Err(format!("`{level}` is no level; did you mean `{meant}`?"));
+            }
+        }
+        tracing_subscriber::EnvFilter::builder()
+            .parse(text)
+            .map_err(|error| error.to_string())?;
+        Ok(Self(text.trim().to_owned()))
+    }
+
+    pub(crate) fn info() -> Self {
+        Self("info".to_owned())
+    }
+}
+
+impl Field for LogFilter {
+    fn expected() -> String {
+        "a log filter such as `info` or `info,runtime=debug`".to_owned()
+    }
+
+    fn read(raw: Raw<'_>) -> Result<Self, Mismatch> {
+        Self::parse(raw.text().ok_or_else(Mismatch::plain)?).map_err(Mismatch::with_help)
+    }
+
+    fn to_value(&self) -> Value {
+        Value::String(self.0.clone())
+    }
+}

@@ -1,0 +1,19 @@
+//! The daemon as its users meet it: the real binary, its signals, its files, its exit codes.
+//!
+//! One test binary, so that it is linked once. Every test makes a [`support::Node`] (a directory with a config and the
+//! daemon's data), starts daemons or commands in it, and looks at what they say: lines on standard error, answers over
+//! HTTP, `tinkerbell log cat`. Nothing here waits by sleeping: what is waited for is a line, an end of a process, or a
+//! byte from a tool, each with a deadline.
+
+mod commands;
+mod foreground;
+mod kill;
+mod probes;
+mod refusals;
+mod reload;
+mod replay;
+mod service_manager;
+mod shutdown;
+mod space;
+mod startup;
+mod support;
