@@ -14,7 +14,7 @@ use crate::cli::exit;
 use crate::config::Job;
 use crate::console::{Console, ConsoleForm};
 use crate::inspect::{JobResult, LogView};
-use crate::running::{Settings, StopReason, init};
+use crate::running::{Settings, StopReason, init, or_never};
 use crate::signal::{Signal, Signals};
 use crate::startup::job_spec;
 
@@ -51,7 +51,7 @@ pub async fn run_job(
     signals: &mut Signals,
 ) -> Result<u8, ForegroundError> {
     let pal = settings.pal.clone();
-    let daemon = init(settings).await?;
+    let mut daemon = init(settings).await?;
     let jobs = daemon.jobs().clone();
     let submitted = jobs.submit(job_spec(job)).await?;
     let id = submitted.job;
@@ -59,7 +59,7 @@ pub async fn run_job(
     let answering = tokio::spawn(answer_questions(pal.clone(), jobs.clone(), id));
 
     let over = wait_until_over(&pal, &jobs, id);
-    let mut signalled = None;
+    let (mut signalled, mut cancelling) = (None, None);
     tokio::pin!(over);
     loop {
         tokio::select! {
@@ -70,8 +70,20 @@ pub async fn run_job(
                     std::process::exit(i32::from(exit::forced_by(number)));
                 }
                 signalled = Some(number);
+                let (jobs, reason) = (jobs.clone(), format!("signal {number}"));
+                // Not waited for here: on a full disk it may take for ever, and a second signal must be heard.
+                cancelling = Some(Box::pin(async move { jobs.cancel(id, reason).await }));
+            },
+            // A runtime that has ended says at the shutdown why.
+            is_there = daemon.log_state_watched() => if !is_there {
+                break;
+            },
+            asked = or_never(cancelling.as_mut()) => {
+                cancelling = None;
                 // The job may be over this very moment; then there is nothing to cancel.
-                let _ = jobs.cancel(id, format!("signal {number}")).await;
+                if asked.is_ok() && matches!(form, ConsoleForm::Lines(_)) {
+                    let _ = writeln!(io::stderr(), "the job is being cancelled; a second signal ends at once");
+                }
             }
         }
     }

@@ -305,6 +305,16 @@ impl Running {
         self.pal.publish(kind, None, unix_ms(), None);
     }
 
+    /// Waits until the state of the log changes, and says how. False if the runtime has ended. Dropping the future loses
+    /// nothing.
+    pub async fn log_state_watched(&mut self) -> bool {
+        let is_there = self.log_state.changed().await.is_ok();
+        if is_there {
+            self.log_state_changed();
+        }
+        is_there
+    }
+
     fn log_state_changed(&mut self) {
         let state = self.log_state.borrow_and_update().clone();
         match state {
@@ -489,7 +499,7 @@ async fn next_terminate(signals: &mut Signals) -> i32 {
 }
 
 /// Waits for a future that may not be there.
-async fn or_never<F: Future + Unpin>(future: Option<F>) -> F::Output {
+pub(crate) async fn or_never<F: Future + Unpin>(future: Option<F>) -> F::Output {
     match future {
         Some(future) => future.await,
         None => std::future::pending().await,

@@ -129,7 +129,10 @@ async fn submit_patiently(jobs: &Jobs, spec: &JobSpec) -> Result<runtime::Submit
         match jobs.submit(spec.clone()).await {
             Err(error) if error.is_temporary() && error != SubmitError::Stopping => {
                 if said.as_ref() != Some(&error) {
-                    tracing::warn!(name = spec.name, "start-up job cannot be taken in yet: {error}");
+                    tracing::warn!(
+                        name = spec.name,
+                        "start-up job cannot be taken in yet: {error}"
+                    );
                 }
                 said = Some(error);
                 sleep(AGAIN_AFTER).await;

@@ -93,7 +93,7 @@ impl Node {
             probe(&format!("http://{address}{path}"), PATIENCE).expect("the daemon answers")
         };
         while !ask("/readyz").is_ok() {
-            std::hint::spin_loop();
+            std::thread::yield_now();
         }
         let probed_after = started.elapsed();
         let notified_at = notified

@@ -29,8 +29,9 @@ fn the_exit_code_is_that_of_the_job() {
             127,
         ),
         (
+            // Ended by us, with SIGTERM; the activity says why.
             "program = \"command\"\nshell = \"sleep 1000\"\ntimeout = \"50ms\"\n",
-            1,
+            143,
         ),
         (
             "program = \"plan\"\nsteps = [{ id = \"a\", say = \"hello\" }]\n",
@@ -198,9 +199,10 @@ fn ctrl_c_twice_ends_at_once_and_the_job_goes_on_being_cancelled_at_the_next_sta
     up.wait_for_count(1);
     let processes = node.processes();
     daemon.signal(Signal::INT);
+    let asked = "the job is being cancelled";
     daemon
-        .stdout
-        .wait_for(0, "the request to cancel", |line| line.contains("cancel"));
+        .stderr
+        .wait_for(0, asked, |line| line.starts_with(asked));
     daemon.signal(Signal::INT);
     daemon.ended().with(130);
     crate::support::are_over(&processes);

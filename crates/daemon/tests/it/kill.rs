@@ -58,25 +58,23 @@ fn killed_at_any_moment_nothing_is_lost_and_nothing_done_twice() {
 }
 
 /// What an effect does: say so, once, and take its time before or after. It holds a lock while it lives, so that a
-/// second copy beside it would be seen.
+/// second copy beside it would be seen. (`TINKERBELL_START_DIR` is the node's place.)
 fn script(job: &str, step: &str, class: &str, takes_time_first: bool) -> String {
-    let lock =
-        format!("exec 9>>lock.{job}.{step}; flock -n 9 || echo twice {job} {step} >> effects");
-    let line = format!(
-        "echo {job} {step} $TINKERBELL_ATTEMPT $TINKERBELL_IDEMPOTENCY_KEY >> $TINKERBELL_START_DIR/effects"
-    );
     let inside = match class {
         "workspace" => format!("echo once >> {step}.txt; "),
         _ => String::new(),
     };
-    let lock = lock
-        .replace("lock.", "$TINKERBELL_START_DIR/lock.")
-        .replace(">> effects", ">> $TINKERBELL_START_DIR/effects");
-    if takes_time_first {
-        format!("{lock}; sleep 0.03; {inside}{line}")
-    } else {
-        format!("{lock}; {inside}{line}; sleep 0.03")
-    }
+    let effect = format!(
+        "{inside}echo {job} {step} $TINKERBELL_ATTEMPT $TINKERBELL_IDEMPOTENCY_KEY >> $place/effects"
+    );
+    let (first, second) = match takes_time_first {
+        true => ("sleep 0.03", effect.as_str()),
+        false => (effect.as_str(), "sleep 0.03"),
+    };
+    format!(
+        "place=$TINKERBELL_START_DIR; exec 9>>$place/lock.{job}.{step}; \
+         flock -n 9 || echo twice {job} {step} >> $place/effects; {first}; {second}"
+    )
 }
 
 const CLASSES: [&str; 4] = ["read", "keyed", "workspace", "external"];
@@ -119,7 +117,7 @@ fn load() -> String {
     write!(
         config,
         "[[job]]\nname = \"long\"\nprogram = \"command\"\nclass = \"read\"\nshell = '{}; \
-         test $(grep -c \"^long\" $TINKERBELL_START_DIR/effects) -gt 1 || sleep 1000'\n",
+         test $(grep -c \"^long\" $place/effects) -gt 1 || sleep 1000'\n",
         script("long", "sh", "read", true)
     )
     .expect("text takes text");

@@ -148,22 +148,24 @@ fn verify_names_what_is_damaged_and_where() {
     );
     assert!(whole["blobs"].as_u64().is_some_and(|blobs| blobs >= 1));
 
-    let blob = fs::read_dir(node.data_dir().join("blobs"))
-        .expect("there are blobs")
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .find(|path| path.is_file())
-        .expect("the large output is one");
+    let journal = node.journal();
+    let named = |entry: &&Entry| entry.0["outcome"]["output"]["blob"]["id"].is_string();
+    let entries = journal.entries_of("large");
+    let entry = entries
+        .into_iter()
+        .find(named)
+        .expect("the large output is a blob");
+    let hash = entry.0["outcome"]["output"]["blob"]["id"]
+        .as_str()
+        .unwrap_or_default();
+    let blob = node.data_dir().join("blobs").join(&hash[..2]).join(hash);
     let content = fs::read(&blob).expect("it can be read");
     let mut changed = content.clone();
     changed[7] ^= 1;
     fs::write(&blob, &changed).expect("it can be written");
     let damaged = node.run(&["log", "verify"]);
     assert_ne!(damaged.code, 0);
-    let name = blob
-        .file_name()
-        .and_then(|name| name.to_str())
-        .expect("it is a hash");
-    assert!(damaged.stderr.contains(name), "{}", damaged.stderr);
+    assert!(damaged.stderr.contains(hash), "{}", damaged.stderr);
     fs::write(&blob, &content).expect("it can be written");
     node.run(&["log", "verify"]).with(0);
 

@@ -6,11 +6,14 @@
 //! *fails* (a write or an fsync that did not do what it said), where nothing that was written since can be relied on.
 //! Only a start for which there is no space at all ends, with 74 and with what to do, since then no job could be run.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use crate::support::{Daemon, Lines, Node, Place, end_of, skip};
+use rustix::process::Signal;
+
+use crate::support::{Daemon, Entry, Journal, Lines, Node, Place, end_of, skip};
 
 /// A small file system of its own, in a mount namespace of its own: no trace of it is left on the machine, whatever
 /// becomes of the test. A process that does nothing holds it.
@@ -115,104 +118,137 @@ impl Drop for SmallDisk {
     }
 }
 
-/// A job that writes far more to the log than one segment holds, once it is let.
-fn writer() -> String {
-    let mut config =
-        "[wal]\nblob_threshold = \"200KiB\"\n[[job]]\nname = \"writer\"\nprogram = \"plan\"\n\
+/// A job that writes far more to the log than one segment holds, once it is let, and one that there is no place for
+/// until the first is over. So at any time there is somebody who knocks at the intake.
+fn jobs() -> String {
+    const STEPS: usize = 40;
+    let mut config = "[wal]\nblob_threshold = \"200KiB\"\n[limits]\nlive_jobs = 1\n[shutdown]\ngrace = \"500ms\"\n\
+         [[job]]\nname = \"writer\"\nprogram = \"plan\"\n\
          [[job.steps]]\nid = \"s0\"\nrun.shell = \"read _ < $TINKERBELL_START_DIR/go\"\n"
-            .to_owned();
-    for number in 1..=40 {
-        config.push_str(&format!(
-            "[[job.steps]]\nid = \"s{number}\"\nneeds = [\"s{}\"]\n\
-             run.shell = \"echo {number} >> $TINKERBELL_START_DIR/effects; head -c 100000 /dev/urandom | base64 -w0 | head -c 100000\"\n",
+        .to_owned();
+    for number in 1..=STEPS {
+        write!(
+            config,
+            "[[job.steps]]\nid = \"s{number}\"\nneeds = [\"s{}\"]\non_interrupted = \"continue\"\n\
+             run.shell = \"echo {number} >> $TINKERBELL_START_DIR/effects; head -c 70000 /dev/urandom | base64 -w0\"\n",
             number - 1
-        ));
+        )
+        .expect("text takes text");
     }
-    config
+    config + "[[job]]\nname = \"late\"\nprogram = \"command\"\nargv = [\"true\"]\n"
 }
-
-const LATE: &str = "[[job]]\nname = \"late\"\nprogram = \"command\"\nargv = [\"true\"]\n";
 
 #[test]
 fn a_full_disk_is_waited_for_and_nothing_acknowledged_is_lost() {
     let disk = match SmallDisk::new(16 * 1024) {
         Ok(disk) => disk,
         Err(reason) => {
-            return skip(
-                "a_full_disk_is_waited_for_and_nothing_acknowledged_is_lost",
-                &reason,
-            );
+            let test = "a_full_disk_is_waited_for_and_nothing_acknowledged_is_lost";
+            return skip(test, &reason);
         }
     };
-    let node = Node::at(disk.inside.join("data"), &writer());
+    let node = Node::at(disk.inside.join("data"), &jobs());
     let mut go = node.place.barrier("go");
     disk.occupy(13 * 1024);
 
-    // The log grows until there is no space for another segment, and then until there is none at all.
+    // The log grows until there is no space for another segment: nothing more is taken in. What runs goes on, until
+    // there is no space at all.
     let mut daemon = Daemon::spawn(&mut disk.command(&node, &[]));
-    daemon.ready();
+    let refused = daemon.logged("start-up job cannot be taken in yet")["message"].to_string();
+    assert!(refused.contains("as many as there may be"), "{refused}");
     go.release(1);
-    daemon.logged("no space for another log segment");
     daemon.logged("log waits for space");
-    let ready = daemon.get("/readyz?verbose");
-    assert_eq!(ready.status, 503);
-    assert!(
-        ready.body.contains("[-]wal failed: waiting for space"),
-        "{}",
-        ready.body
+    assert_eq!(
+        daemon.has_logged("no space for another log segment").len(),
+        1
     );
-    assert_eq!(daemon.get("/livez").status, 200, "a restart would not help");
-    assert_eq!(daemon.get("/metrics").metric("tinkerbell_wal_stalled"), 1.0);
+    let no_space = "start-up job cannot be taken in yet: no space is left for the log";
+    daemon
+        .stderr
+        .wait_for(0, no_space, |line| line.contains(no_space));
+    let is_stalled = |daemon: &Daemon| {
+        let ready = daemon.get("/readyz?verbose");
+        assert_eq!(ready.status, 503);
+        assert!(
+            ready.body.contains("[-]wal failed: waiting for space"),
+            "{}",
+            ready.body
+        );
+        assert_eq!(daemon.get("/livez").status, 200, "a restart would not help");
+        assert_eq!(daemon.get("/metrics").metric("tinkerbell_wal_stalled"), 1.0);
+    };
+    is_stalled(&daemon);
 
-    // Killed in that state and started again, it takes nothing in, and says so; what it had taken in is there.
+    // Killed in that state and started again it is as before; what it had taken in is there.
     daemon.killed();
-    node.configure(&format!("{}{LATE}", writer()));
     let mut daemon = Daemon::spawn(&mut disk.command(&node, &[]));
-    let refused = daemon.logged("start-up job cannot be taken in yet");
-    assert!(
-        refused["message"]
-            .as_str()
-            .is_some_and(|text| text.contains("space")),
-        "{refused}"
-    );
-    assert_eq!(daemon.get("/readyz").status, 503);
-    let known = daemon.has_logged("start-up job is known already");
-    assert_eq!(known.len(), 1, "{known:?}");
+    daemon.logged("log waits for space");
+    is_stalled(&daemon);
+    // Nor does it hang when it is to stop now, since there may never be space.
+    daemon.signal(Signal::TERM);
+    let stopped = daemon.ended();
+    // Its last entry could not be written, which is what the code says.
+    assert_eq!(stopped.code, 74, "{}", stopped.stderr);
 
     // With space it goes on by itself.
+    let mut daemon = Daemon::spawn(&mut disk.command(&node, &[]));
+    daemon.logged("log waits for space");
     disk.make_room();
     daemon.ready();
     let ready = daemon.get_until("/readyz?verbose", |answer| answer.status == 200);
     assert!(ready.body.contains("[+]wal ok"), "{}", ready.body);
-    daemon.get_until("/metrics", |metrics| {
-        metrics.metric("tinkerbell_runtime_live_jobs") == 0.0
-    });
-    assert_eq!(daemon.get("/metrics").metric("tinkerbell_wal_stalled"), 0.0);
-    daemon.signal(rustix::process::Signal::TERM);
+    let live = "tinkerbell_runtime_live_jobs";
+    let idle = daemon.get_until("/metrics", |metrics| metrics.metric(live) == 0.0);
+    assert_eq!(idle.metric("tinkerbell_wal_stalled"), 0.0);
+    daemon.signal(Signal::TERM);
     daemon.ended().with(0);
 
     end_of(&mut disk.command(&node, &["log", "verify"])).with(0);
     let cat = end_of(&mut disk.command(&node, &["log", "cat"])).with(0);
-    let journal = crate::support::Journal::of(
-        cat.stdout
-            .lines()
-            .map(crate::support::Entry::parse)
-            .collect(),
-    );
+    let journal = Journal::of(cat.stdout.lines().map(Entry::parse).collect());
     for name in ["writer", "late"] {
         let entries = journal.entries_of(name);
-        let endings = entries
-            .iter()
-            .filter(|entry| entry.kind() == "finished")
-            .count();
-        assert_eq!(endings, 1, "{name}");
+        let ended = entries.iter().filter(|entry| entry.kind() == "finished");
+        let endings: Vec<_> = ended.map(|entry| entry.ending()).collect();
+        assert_eq!(endings, [Some("completed")], "{name}");
     }
-    // Each step ran once; the one that the kill interrupted is unknown, which fails the plan, and is no repetition.
+    // No step ran twice, also none of those whose end was not durable yet when the daemon was killed.
     let effects = node.place.read("effects");
     let mut steps: Vec<&str> = effects.lines().collect();
     let all = steps.len();
     steps.dedup();
     assert_eq!(steps.len(), all, "{effects}");
+}
+
+/// The request to cancel cannot be made durable either. Insisting on it must still end the run.
+#[test]
+fn a_run_in_the_foreground_can_be_ended_though_the_disk_is_full() {
+    let disk = match SmallDisk::new(16 * 1024) {
+        Ok(disk) => disk,
+        Err(reason) => {
+            let test = "a_run_in_the_foreground_can_be_ended_though_the_disk_is_full";
+            return skip(test, &reason);
+        }
+    };
+    let node = Node::at(
+        disk.inside.join("data"),
+        "[wal]\nblob_threshold = \"200KiB\"\n",
+    );
+    node.place.write(
+        "job.toml",
+        "program = \"plan\"\nsteps = [{ id = \"a\", run.shell = \"head -c 600000 /dev/urandom | base64 -w0\" }]\n",
+    );
+    // Space for the log, and for nothing beside it.
+    disk.occupy(14 * 1024 - 64);
+    let run = ["job", "run", "job.toml"];
+    let daemon = Daemon::spawn(&mut disk.command(&node, &run));
+    let full = "log waits for space";
+    daemon.stderr.wait_for(0, full, |line| line.contains(full));
+    // Two of one kind that are sent at once may arrive as one.
+    daemon.signal(Signal::INT);
+    daemon.signal(Signal::TERM);
+    let ended = daemon.ended();
+    assert!([130, 143].contains(&ended.code), "{}", ended.said());
 }
 
 #[test]

@@ -1,8 +1,45 @@
 //! A cell's state: entries on their way through it, generated ones and delivered ones.
 
+use std::collections::{BTreeMap, VecDeque};
+
+use scheduler::{Handle, Key, TaskId};
+use wal::{BlobId, Lsn};
+
+use super::{Appended, Awaited, Delivered, Divergence, Front, OpenStep, Request, Script};
+use crate::effect::EffectError;
+use crate::entry::{Ending, Entry, JournalHash, Outcome, Record};
+use crate::ids::{JobId, StepIndex};
+use crate::json::Json;
+use crate::payload::{Payloads, Stored};
+use crate::program::ProgramResult;
+use crate::random::JobRandom;
+
+pub(super) struct State {
+    pub(super) now_ms: u64,
+    pub(super) next_step: u32,
+    pub(super) random: JobRandom,
+    pub(super) versions: BTreeMap<String, u32>,
+    pub(super) script: Script,
+    pub(super) divergence: Option<Divergence>,
+    pub(super) hash: JournalHash,
+    pub(super) appended: Vec<Appended>,
+    pub(super) requests: Vec<Request>,
+    pub(super) open: BTreeMap<StepIndex, OpenStep>,
+    pub(super) mailboxes: BTreeMap<String, VecDeque<(Stored, Json)>>,
+    /// Questions asked, by the signal that answers them; true once they are settled.
+    pub(super) questions: BTreeMap<String, bool>,
+    pub(super) checkpointed: Option<Json>,
+    /// The program has folded its history and is to be begun anew.
+    pub(super) begins_anew: bool,
+    /// The program's own task, and all that it and its children have spawned since it began.
+    pub(super) root: Option<TaskId>,
+    pub(super) children: Vec<TaskId>,
+    pub(super) returned: Option<ProgramResult>,
+    pub(super) closed: bool,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Generated {
+pub(super) enum Generated {
     /// It is what the journal has.
     Followed,
     /// It is new, and goes into the log.
@@ -12,7 +49,30 @@ enum Generated {
 }
 
 impl State {
-    fn front(&mut self) -> Front<'_> {
+    pub(super) fn new(job: JobId) -> Self {
+        Self {
+            now_ms: 0,
+            next_step: 0,
+            random: JobRandom::new(job),
+            versions: BTreeMap::new(),
+            script: Script::default(),
+            divergence: None,
+            hash: JournalHash::default(),
+            appended: Vec::new(),
+            requests: Vec::new(),
+            open: BTreeMap::new(),
+            mailboxes: BTreeMap::new(),
+            questions: BTreeMap::new(),
+            checkpointed: None,
+            begins_anew: false,
+            root: None,
+            children: Vec::new(),
+            returned: None,
+            closed: false,
+        }
+    }
+
+    pub(super) fn front(&mut self) -> Front<'_> {
         self.script.advance(&mut self.hash);
         if let Some(damage) = &self.script.damage {
             return Front::Damaged(damage.clone());
@@ -23,7 +83,7 @@ impl State {
         }
     }
 
-    fn ends_cancelled_here(&mut self) -> bool {
+    pub(super) fn ends_cancelled_here(&mut self) -> bool {
         matches!(
             self.front(),
             Front::Entry(
@@ -36,7 +96,7 @@ impl State {
         )
     }
 
-    fn describe_standstill(&self) -> String {
+    pub(super) fn describe_standstill(&self) -> String {
         match &self.returned {
             Some(Ok(_)) => "its end, completed".to_owned(),
             Some(Err(failure)) => format!("its end, failed with {}: {failure}", failure.code),
@@ -44,11 +104,11 @@ impl State {
         }
     }
 
-    fn is_halted(&self) -> bool {
+    pub(super) fn is_halted(&self) -> bool {
         self.closed || self.divergence.is_some()
     }
 
-    fn append(&mut self, job: JobId, entry: Entry, blob: Option<(BlobId, Vec<u8>)>) {
+    pub(super) fn append(&mut self, job: JobId, entry: Entry, blob: Option<(BlobId, Vec<u8>)>) {
         let mut names = Vec::new();
         entry.visit_blobs(|blob| names.push(blob));
         let bytes = Record::Job(job, entry).encode();
@@ -61,7 +121,12 @@ impl State {
         });
     }
 
-    fn generate(&mut self, job: JobId, entry: Entry, blob: Option<(BlobId, Vec<u8>)>) -> Generated {
+    pub(super) fn generate(
+        &mut self,
+        job: JobId,
+        entry: Entry,
+        blob: Option<(BlobId, Vec<u8>)>,
+    ) -> Generated {
         if self.is_halted() {
             return Generated::Refused;
         }
@@ -101,7 +166,7 @@ impl State {
         Generated::Followed
     }
 
-    fn open(&mut self, handle: &Handle, awaited: Awaited) -> Key {
+    pub(super) fn open(&mut self, handle: &Handle, awaited: Awaited) -> Key {
         let key = handle.new_key();
         let step = StepIndex(self.next_step);
         self.next_step += 1;
@@ -118,7 +183,7 @@ impl State {
 
     /// Hands a delivered entry to whoever waits for it. Entries about tries, and about effects that were given up,
     /// are nobody's.
-    fn apply(
+    pub(super) fn apply(
         &mut self,
         handle: &Handle,
         payloads: &Payloads,
@@ -200,7 +265,12 @@ impl State {
         Ok(())
     }
 
-    fn answer(&mut self, handle: &Handle, step: StepIndex, delivered: Delivered) -> bool {
+    pub(super) fn answer(
+        &mut self,
+        handle: &Handle,
+        step: StepIndex,
+        delivered: Delivered,
+    ) -> bool {
         let Some(open) = self.open.get_mut(&step) else {
             return false;
         };

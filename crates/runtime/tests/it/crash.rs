@@ -7,13 +7,30 @@
 //! - at every start of an effect, the rules of [`support::world`](crate::support::world): its intent is durable, its
 //!   result is not in the journal, an external one is not begun twice, and so on;
 //! - at every acknowledgement, that the log has what is acknowledged;
+//! - at every start of the node, that the blobs are there that the log names;
 //! - at the end, that each job has ended once, and that its replay gives the hash that it recorded.
 //!
 //! `TINKERBELL_CASES` sets the number of cases, `TINKERBELL_SEED` the first seed.
 //!
-//! That this finds what it should was tried with faults planted by hand:
+//! That this finds what it should was tried with faults planted by hand. Found by which case of `random_crashes`, counted
+//! from seed 1:
 //!
-//! FAULTS
+//! | planted fault | case |
+//! |---|---|
+//! | a submission is acknowledged before it is durable | 1 |
+//! | every effect starts before its intent is durable | 1 |
+//! | a retry starts without an entry that says so | 1 |
+//! | the results of fourth steps are lost | 1 |
+//! | blobs are not written with the entries that name them | 1 |
+//! | a finished effect is forgotten when its journal is followed | 3 |
+//! | an interrupted external effect runs again | 3 |
+//! | a checkpoint forgets how many random numbers were drawn | 3 |
+//! | an interrupted effect is not told that it was | 4 |
+//! | a job gets two deliveries without coming to rest between them | 5 |
+//! | a request to cancel is acknowledged before it is durable | 7 |
+//!
+//! One was not found in 3,000 cases, and has a test of its own in `effects`: an effect that is asked for and dropped in one
+//! breath, just where the journal of a recovered job ends, is started.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -148,6 +165,7 @@ impl Case {
         self.node
             .advance(Duration::from_millis(self.random.below(2_000)));
         self.node.start();
+        self.node.assert_blobs_are_there();
         for client in &mut self.clients {
             client.asked = None;
             client.cancel = None;
@@ -279,6 +297,7 @@ impl Case {
     }
 
     fn check(mut self) -> Trace {
+        self.node.assert_blobs_are_there();
         let jobs: BTreeMap<_, _> = self
             .clients
             .iter()

@@ -405,6 +405,37 @@ fn an_effect_that_is_dropped_before_it_starts_never_does() {
 }
 
 #[test]
+fn an_effect_that_is_dropped_at_once_where_a_journal_ends_never_starts() {
+    let programs = Programs::new().with(program("fickle", |context, _| async move {
+        context.signal("go").await;
+        let dropped = step(&context, "dropped", External);
+        let _ = context.select(dropped, async {}).await;
+        step(&context, "kept", Keyed).await.map_err(failed)
+    }));
+    let setup = Setup {
+        limits: Limits {
+            turn_polls: 1,
+            ..Limits::default()
+        },
+        ..Setup::default()
+    };
+    let mut node = Node::with(setup, programs, World::by_hand());
+    let jobs = [node.run("fickle"), node.run("fickle")];
+    for job in jobs {
+        drop(node.signal(job, "go", "1"));
+    }
+    // Both get their signal in this turn, and one of them runs no more: its journal ends with the signal.
+    node.turn();
+    node.write().unwrap();
+    node.kill();
+    assert_eq!(node.story(jobs[1]), ["signal `go`"]);
+    node.start();
+    node.settle();
+    assert_eq!(node.world.starts_of("dropped"), []);
+    assert_eq!(node.world.running(), ["kept", "kept"]);
+}
+
+#[test]
 fn a_dropped_effect_is_not_found_interrupted() {
     let programs = Programs::new().with(program("hasty", |context, _| async move {
         let slow = step(&context, "slow", External);

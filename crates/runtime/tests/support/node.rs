@@ -488,6 +488,22 @@ impl Node {
             .collect()
     }
 
+    /// Makes sure that every blob is there that an entry names.
+    pub fn assert_blobs_are_there(&self) {
+        let blobs = BlobStore::open(BLOB_DIR, Arc::new(self.disk.clone())).unwrap();
+        for (lsn, bytes) in self.records() {
+            if let Ok(Record::Job(_, entry)) = Record::decode(&bytes) {
+                entry.visit_blobs(|id| {
+                    let path = blobs.path_of(wal::BlobId(id));
+                    assert!(
+                        self.disk.read_file(&path).is_some(),
+                        "LSN {lsn} names a blob that is not there"
+                    );
+                });
+            }
+        }
+    }
+
     /// The journal of a job.
     pub fn recorded(&self, job: JobId) -> Vec<Recorded> {
         let storage = Arc::new(self.disk.clone());
