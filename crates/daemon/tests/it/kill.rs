@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::support::{Daemon, Ended, Journal, Node, Random, are_over};
+use crate::support::{Daemon, Ended, Journal, Node, Random};
 
 /// A job's name and the label of one of its steps: one effect.
 type Effect = (String, String);
@@ -249,7 +249,9 @@ impl Campaign {
     fn conclude(mut self, ended: &Ended, random: &mut Random, tally: &mut Tally) {
         assert_eq!(ended.code, 0, "{}", ended.stderr);
         self.note_acknowledged(ended);
-        are_over(&self.node.processes());
+        // Also those that a killed daemon could not end, and whose supervisors were killed with it.
+        let left = self.node.processes();
+        assert!(left.is_empty(), "{left:?}");
         self.node.run(&["log", "verify"]).with(0);
         let journal = self.node.journal();
         assert_eq!(journal.jobs.len(), PLANS + COMMANDS + 1);
