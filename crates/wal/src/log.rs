@@ -364,6 +364,12 @@ impl Log {
         self.log_id
     }
 
+    /// When appended records become durable.
+    #[must_use]
+    pub fn sync_policy(&self) -> SyncPolicy {
+        self.options.sync
+    }
+
     /// Why the log accepts nothing any more, if that is so.
     #[must_use]
     pub fn failure(&self) -> Option<&Failure> {

@@ -4,9 +4,9 @@
 //! commit: while a sync is under way the next group gathers by itself, and a lone submission waits
 //! for nothing.
 //!
-//! Invariants: submissions leave in the order in which they came; no more than the capacity wait; once
-//! closed, nothing is taken in and nobody waits for ever. Requests to release old segments do
-//! not queue at all: they are what makes room when submissions are stuck.
+//! Invariants: submissions leave in the order in which they came; no more than the capacity wait, but for one that
+//! [`Queue::put_back`] returned; once closed, nothing is taken in and nobody waits for ever. Requests to release old
+//! segments do not queue at all: they are what makes room when submissions are stuck.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -20,6 +20,8 @@ use crate::writer::{Submission, SubmitError};
 pub(crate) struct Requests {
     /// Delete segments all below the LSN that were full for so long.
     pub(crate) release: Option<(Lsn, Duration)>,
+    /// Look after the log: somebody else has written to it.
+    pub(crate) upkeep: bool,
     /// Finish what is queued and end.
     pub(crate) stop: bool,
 }
@@ -103,15 +105,35 @@ impl Queue {
         self.lock().submissions.len()
     }
 
-    /// Waits for submissions or requests, at most for `timeout`, and takes as many submissions as
-    /// have batches of no more than `bytes_max` together. They are appended to `group`.
-    pub(crate) fn take(
-        &self,
-        timeout: Option<Duration>,
-        bytes_max: usize,
-        group: &mut Vec<Submission>,
-    ) -> Requests {
-        let mut state = self.wait(timeout, |state| !state.submissions.is_empty());
+    /// Whether nothing waits and nothing is asked for, so that whoever may write could do so at once.
+    pub(crate) fn is_idle(&self) -> bool {
+        let state = self.lock();
+        state.submissions.is_empty() && !state.requests.any() && !state.closed
+    }
+
+    /// Puts a submission before all others, whether there is room or not.
+    pub(crate) fn put_back(&self, submission: Submission) {
+        let mut state = self.lock();
+        state.submissions.push_front(submission);
+        self.wake_writer(state);
+    }
+
+    /// Asks the writer to look after the log.
+    pub(crate) fn request_upkeep(&self) {
+        let mut state = self.lock();
+        state.requests.upkeep = true;
+        self.wake_writer(state);
+    }
+
+    /// Waits for submissions or requests, at most for `timeout`, and leaves them where they are.
+    pub(crate) fn wait_for_work(&self, timeout: Option<Duration>) {
+        drop(self.wait(timeout, |state| !state.submissions.is_empty()));
+    }
+
+    /// Takes the requests, and as many submissions as have batches of no more than `bytes_max` together. They are
+    /// appended to `group`.
+    pub(crate) fn take(&self, bytes_max: usize, group: &mut Vec<Submission>) -> Requests {
+        let mut state = self.lock();
         let mut bytes = 0;
         while let Some(next) = state.submissions.front() {
             bytes += next.batch.encoded_bytes();
@@ -138,7 +160,7 @@ impl Queue {
         is_work: impl Fn(&State) -> bool,
     ) -> MutexGuard<'_, State> {
         let idle = |state: &mut State| {
-            let idle = !is_work(state) && state.requests.release.is_none() && !state.requests.stop;
+            let idle = !is_work(state) && !state.requests.any();
             state.writer_sleeps = idle;
             idle
         };
@@ -173,10 +195,18 @@ impl Queue {
     }
 }
 
-/// A request to release is served once; the one to stop stays.
-fn take_requests(state: &mut State) -> Requests {
-    Requests {
-        release: state.requests.release.take(),
-        stop: state.requests.stop,
+impl Requests {
+    fn any(&self) -> bool {
+        self.release.is_some() || self.upkeep || self.stop
     }
+}
+
+/// All requests are served once, but for the one to stop, which stays.
+fn take_requests(state: &mut State) -> Requests {
+    let taken = state.requests;
+    state.requests = Requests {
+        stop: taken.stop,
+        ..Requests::default()
+    };
+    taken
 }

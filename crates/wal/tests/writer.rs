@@ -15,9 +15,16 @@ use wal::{
     Writer, WriterEvent,
 };
 
+/// How submissions are brought to the writer.
+type Way = fn(&Writer, Submission) -> Result<(), SubmitError>;
+
+/// Whichever is taken, the outcome is to be the same.
+const WAYS: [Way; 2] = [Writer::submit, Writer::write];
+
 struct Started {
     writer: Writer,
     events: Receiver<WriterEvent>,
+    way: Way,
 }
 
 fn blobs(disk: &MemStorage) -> Arc<BlobStore> {
@@ -25,12 +32,20 @@ fn blobs(disk: &MemStorage) -> Arc<BlobStore> {
 }
 
 fn start(disk: &MemStorage, log: Log) -> Started {
+    start_with(Writer::submit, disk, log)
+}
+
+fn start_with(way: Way, disk: &MemStorage, log: Log) -> Started {
     let (sender, events) = channel();
     let writer = Writer::start(log, blobs(disk), 100, move |event| {
         // A test that has seen enough no longer listens.
         let _ = sender.send(event);
     });
-    Started { writer, events }
+    Started {
+        writer,
+        events,
+        way,
+    }
 }
 
 /// Starts a writer that waits, after each event, until it is let go on.
@@ -42,7 +57,12 @@ fn start_stepwise(disk: &MemStorage, queue: usize) -> (Started, Sender<()>) {
         // Once the test has dropped its end nothing is held up any more.
         let _ = gate.recv();
     });
-    (Started { writer, events }, go_on)
+    let started = Started {
+        writer,
+        events,
+        way: Writer::submit,
+    };
+    (started, go_on)
 }
 
 fn submission(token: u64, records: &[&[u8]]) -> Submission {
@@ -55,9 +75,11 @@ fn submission(token: u64, records: &[&[u8]]) -> Submission {
 
 impl Started {
     fn submit(&self, token: u64, records: &[&[u8]]) {
-        self.writer
-            .submit(submission(token, records))
-            .expect("the writer is at work");
+        self.bring(submission(token, records));
+    }
+
+    fn bring(&self, submission: Submission) {
+        (self.way)(&self.writer, submission).expect("the writer is at work");
     }
 
     fn event(&self) -> WriterEvent {
@@ -87,20 +109,66 @@ impl Started {
 
 #[test]
 fn submissions_are_reported_in_order_with_their_numbers() {
+    for way in WAYS {
+        let disk = MemStorage::new(1);
+        let writer = start_with(way, &disk, open(&disk).log);
+        writer.submit(7, &[b"a", b"b"]);
+        writer.submit(8, &[]);
+        writer.submit(9, &[b"c"]);
+        assert_eq!(writer.durable(), (7, Lsn(1), Lsn(2)));
+        assert_eq!(
+            writer.durable(),
+            (8, Lsn(3), Lsn(2)),
+            "no records: a barrier"
+        );
+        assert_eq!(writer.durable(), (9, Lsn(3), Lsn(3)));
+        disk.crash_with(|_| 0);
+        assert_eq!(open(&disk).records, [b"a", b"b", b"c"]);
+    }
+}
+
+/// Nobody is woken: what is written when nothing else waits is durable, and reported, before the call returns.
+#[test]
+fn a_lone_submitter_writes_on_its_own_thread() {
     let disk = MemStorage::new(1);
-    let writer = start(&disk, open(&disk).log);
-    writer.submit(7, &[b"a", b"b"]);
-    writer.submit(8, &[]);
-    writer.submit(9, &[b"c"]);
-    assert_eq!(writer.durable(), (7, Lsn(1), Lsn(2)));
-    assert_eq!(
-        writer.durable(),
-        (8, Lsn(3), Lsn(2)),
-        "no records: a barrier"
-    );
-    assert_eq!(writer.durable(), (9, Lsn(3), Lsn(3)));
-    disk.crash_with(|_| 0);
-    assert_eq!(open(&disk).records, [b"a", b"b", b"c"]);
+    let (sender, events) = channel();
+    let writer = Writer::start(open(&disk).log, blobs(&disk), 1, move |event| {
+        let _ = sender.send((std::thread::current().id(), event));
+    });
+    let this = std::thread::current().id();
+    for token in 0..10 {
+        writer
+            .write(submission(token, &[b"x"]))
+            .expect("the writer is at work");
+        let (thread, event) = events.try_recv().expect("it is reported already");
+        assert_eq!(thread, this);
+        assert!(matches!(event, WriterEvent::Durable { token: t, .. } if t == token));
+        assert_eq!(writer.stats().syncs, token + 1);
+    }
+    // What needs more than one sync, or none, is the writing thread's.
+    let content = vec![1; 5000];
+    let with_blob = Submission {
+        blobs: vec![(BlobId::of(&content), content)],
+        ..submission(10, &[b"x"])
+    };
+    writer.write(with_blob).expect("the writer is at work");
+    let (thread, _) = events.recv().expect("it is reported");
+    assert_ne!(thread, this);
+}
+
+/// While the writing thread is at work, whatever comes has to wait its turn.
+#[test]
+fn what_waits_goes_before_what_could_be_written_at_once() {
+    let disk = MemStorage::new(1);
+    let (mut started, go_on) = start_stepwise(&disk, 100);
+    started.submit(0, &[b"being written"]);
+    started.durable();
+    started.way = Writer::write;
+    started.submit(1, &[b"waits"]);
+    started.submit(2, &[b"waits"]);
+    assert_eq!(started.writer.queued(), 2);
+    drop(go_on);
+    assert_eq!([1, 2].map(|_| started.durable().0), [1, 2]);
 }
 
 #[test]
@@ -182,9 +250,9 @@ fn a_batch_that_will_never_fit_comes_back() {
 #[test]
 fn blobs_are_durable_before_the_records_that_name_them() {
     let mut outcomes = [0, 0];
-    for changes in 0..20 {
+    for (changes, way) in (0..20).flat_map(|changes| WAYS.map(|way| (changes, way))) {
         let disk = MemStorage::new(changes);
-        let writer = start(&disk, open(&disk).log);
+        let writer = start_with(way, &disk, open(&disk).log);
         let content = vec![1; 5000];
         let id = BlobId::of(&content);
         disk.power_off_after(changes);
@@ -193,10 +261,7 @@ fn blobs_are_durable_before_the_records_that_name_them() {
             batch: batch(&[id.0]),
             blobs: vec![(id, content.clone())],
         };
-        writer
-            .writer
-            .submit(submission)
-            .expect("the writer is at work");
+        writer.bring(submission);
         let reported = matches!(writer.event(), WriterEvent::Durable { .. });
         let _ = writer.stop();
         disk.crash();
@@ -213,21 +278,27 @@ fn blobs_are_durable_before_the_records_that_name_them() {
 /// Fail-stop: one `Failed`, and nothing durable after it.
 #[test]
 fn after_a_failed_sync_nothing_is_reported_durable() {
-    let disk = MemStorage::new(1);
-    let writer = start(&disk, open(&disk).log);
-    writer.submit(1, &[b"fine"]);
-    assert_eq!(writer.durable().0, 1);
-    disk.fail(Op::Sync, 1, ErrorKind::Other);
-    writer.submit(2, &[b"lost"]);
-    assert!(matches!(writer.event(), WriterEvent::Failed(_)));
-    // Whoever still submits, or waits to, is told.
-    for token in 3..10 {
-        let refused = writer.writer.submit(submission(token, &[b"too late"]));
-        assert!(matches!(refused, Err(SubmitError::Closed(_))));
+    for (way, op) in WAYS
+        .into_iter()
+        .flat_map(|way| [Op::Sync, Op::Write].map(|op| (way, op)))
+    {
+        let disk = MemStorage::new(1);
+        let writer = start_with(way, &disk, open(&disk).log);
+        writer.submit(1, &[b"fine"]);
+        assert_eq!(writer.durable().0, 1);
+        // Only this one fails: tried again, it would be called durable.
+        disk.fail(op, 1, ErrorKind::Other);
+        writer.submit(2, &[b"lost"]);
+        assert!(matches!(writer.event(), WriterEvent::Failed(_)));
+        // Whoever still submits, or waits to, is told.
+        for token in 3..10 {
+            let refused = way(&writer.writer, submission(token, &[b"too late"]));
+            assert!(matches!(refused, Err(SubmitError::Closed(_))));
+        }
+        let (stopped, later) = writer.stop();
+        assert!(matches!(stopped, Err(StopError::Failed(_))));
+        assert!(later.is_empty(), "{later:?}");
     }
-    let (stopped, later) = writer.stop();
-    assert!(matches!(stopped, Err(StopError::Failed(_))));
-    assert!(later.is_empty(), "{later:?}");
 }
 
 #[test]
@@ -288,21 +359,23 @@ fn full(disk: &MemStorage) -> Log {
 
 #[test]
 fn a_full_disk_holds_submissions_up_until_there_is_space() {
-    let disk = MemStorage::new(1);
-    let log = full(&disk);
-    let next = log.next_lsn();
-    let writer = start(&disk, log);
-    assert!(matches!(writer.event(), WriterEvent::SpaceLow(true)));
-    writer.submit(1, &[&[2; 1500]]);
-    writer.submit(2, &[]);
-    assert!(matches!(writer.event(), WriterEvent::Stalled { .. }));
-    disk.set_capacity(u64::MAX);
-    assert!(matches!(writer.event(), WriterEvent::SpaceLow(false)));
-    assert!(matches!(writer.event(), WriterEvent::Resumed));
-    assert_eq!(writer.durable(), (1, next, next));
-    assert_eq!(writer.durable().0, 2);
-    let (log, _) = writer.stop();
-    assert_eq!(log.expect("the log").next_lsn(), next.next());
+    for way in WAYS {
+        let disk = MemStorage::new(1);
+        let log = full(&disk);
+        let next = log.next_lsn();
+        let writer = start_with(way, &disk, log);
+        assert!(matches!(writer.event(), WriterEvent::SpaceLow(true)));
+        writer.submit(1, &[&[2; 1500]]);
+        writer.submit(2, &[]);
+        assert!(matches!(writer.event(), WriterEvent::Stalled { .. }));
+        disk.set_capacity(u64::MAX);
+        assert!(matches!(writer.event(), WriterEvent::SpaceLow(false)));
+        assert!(matches!(writer.event(), WriterEvent::Resumed));
+        assert_eq!(writer.durable(), (1, next, next));
+        assert_eq!(writer.durable().0, 2);
+        let (log, _) = writer.stop();
+        assert_eq!(log.expect("the log").next_lsn(), next.next());
+    }
 }
 
 /// What makes room must get through when everything else is held up.
@@ -385,6 +458,27 @@ fn the_space_of_the_next_segment_is_reserved_beforehand() {
     assert!(!log.expect("the log").wants_reserve());
 }
 
+/// Also when nobody wakes the writing thread for anything else.
+#[test]
+fn it_is_reserved_beforehand_for_those_who_write_themselves() {
+    let disk = MemStorage::new(1);
+    let writer = start_with(Writer::write, &disk, open(&disk).log);
+    let files = disk.files().len();
+    let mut token = 0;
+    while segments(&disk).len() < 2 {
+        token += 1;
+        writer.submit(token, &[&[1; 1500]]);
+        assert_eq!(writer.durable().0, token);
+    }
+    // The spare segment became the second one, and there is to be another.
+    while disk.files().len() == files {
+        std::thread::yield_now();
+    }
+    let (log, events) = writer.stop();
+    assert!(events.is_empty());
+    assert!(!log.expect("the log").wants_reserve());
+}
+
 /// The interval is over while nothing is submitted: what was written becomes durable all the same.
 #[test]
 fn an_idle_writer_keeps_the_interval() {
@@ -442,6 +536,24 @@ fn a_panicking_handler_is_reported_and_hangs_nobody() {
     ));
 }
 
+/// A panic within `write` is the caller's, and the end of the writer.
+#[test]
+fn a_handler_that_panics_within_a_write_ends_the_writer() {
+    let disk = MemStorage::new(1);
+    let writer = Writer::start(open(&disk).log, blobs(&disk), 1, |_| panic!("by the test"));
+    let written = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        writer.write(submission(1, &[b"x"]))
+    }));
+    assert!(written.is_err());
+    // The queue has one place: these either wait for the end or come after it.
+    let refused = [2, 3, 4].map(|token| writer.write(submission(token, &[b"x"])));
+    assert!(matches!(refused[2], Err(SubmitError::Closed(_))));
+    assert!(matches!(
+        writer.stop().map(|_| ()),
+        Err(StopError::Panicked)
+    ));
+}
+
 #[test]
 fn many_threads_may_submit() {
     let disk = MemStorage::new(1);
@@ -454,13 +566,12 @@ fn many_threads_may_submit() {
                     let mut batch = Batch::new();
                     batch.push(&[thread as u8, n]);
                     let token = thread << 8 | u64::from(n);
-                    writer
-                        .submit(Submission {
-                            token,
-                            batch,
-                            blobs: Vec::new(),
-                        })
-                        .expect("room");
+                    let submission = Submission {
+                        token,
+                        batch,
+                        blobs: Vec::new(),
+                    };
+                    WAYS[usize::from(n % 2)](writer, submission).expect("room");
                 }
             });
         }
