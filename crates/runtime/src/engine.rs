@@ -40,7 +40,7 @@ use crate::error::{JobError, SubmitError};
 use crate::ids::{Attempt, EffectId, JobId, StepIndex};
 use crate::index::JobIndex;
 use crate::instruments::Instruments;
-use crate::job::Job;
+use crate::job::{Job, JobView};
 use crate::jobs::Submitted;
 use crate::payload::Payloads;
 use crate::program::Programs;
@@ -193,6 +193,8 @@ pub struct Engine<R> {
     stalled: Option<LogFailure>,
     space_low: bool,
     idle_waiters: Vec<Reply<Idleness>>,
+    /// Who waits for the end of a live job.
+    end_waiters: HashMap<JobId, Vec<Reply<Option<JobView>>>>,
     tally: Idleness,
     release: Option<Release>,
     /// Blobs that no entry named when this was looked into.
@@ -281,6 +283,7 @@ impl<R: EffectRunner> Engine<R> {
             Input::Dump { reply } => {
                 let _ = reply.send(Box::new(self.dump()));
             }
+            Input::WhenOver { job, reply } => self.when_over(job, reply),
             Input::WhenIdle { reply } => self.idle_waiters.push(reply),
             Input::StoredBlobs(blobs) => self.garbage.extend(blobs),
             Input::SetLimits(limits) => self.limits = limits,

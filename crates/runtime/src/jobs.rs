@@ -133,6 +133,8 @@ impl Intake {
 #[derive(Clone)]
 pub struct Jobs {
     intake: Intake,
+    /// For requests that wait for what may be long in coming: they keep no others out.
+    waits: Intake,
     programs: Programs,
     payloads: Arc<Payloads>,
     spec_bytes: Arc<AtomicUsize>,
@@ -154,12 +156,14 @@ impl Jobs {
         payloads: Arc<Payloads>,
         spec_bytes: usize,
     ) -> Self {
+        let intake = |inbox| Intake {
+            inbox,
+            waiting: Arc::new(AtomicUsize::new(0)),
+            limit: intake_queue,
+        };
         Self {
-            intake: Intake {
-                inbox,
-                waiting: Arc::new(AtomicUsize::new(0)),
-                limit: intake_queue,
-            },
+            intake: intake(inbox.clone()),
+            waits: intake(inbox),
             programs,
             payloads,
             spec_bytes: Arc::new(AtomicUsize::new(spec_bytes)),
@@ -258,6 +262,20 @@ impl Jobs {
         Ok(self.intake.ask(|reply| Input::Get { job, reply }).await?)
     }
 
+    /// Waits until a job is over, durably, and says how it ended; `None` if there is none of that id.
+    ///
+    /// As many may wait like this, or for the node to be [idle](Self::when_idle), as requests may wait for the engine.
+    ///
+    /// # Errors
+    ///
+    /// If more than that wait already, or the engine is gone, or goes before the job is over.
+    pub async fn when_over(&self, job: JobId) -> Result<Option<JobView>, JobError> {
+        Ok(self
+            .waits
+            .ask(|reply| Input::WhenOver { job, reply })
+            .await?)
+    }
+
     /// Some of the jobs.
     ///
     /// # Errors
@@ -285,7 +303,7 @@ impl Jobs {
     ///
     /// If the engine is too busy, or gone.
     pub async fn when_idle(&self) -> Result<Idleness, JobError> {
-        Ok(self.intake.ask(|reply| Input::WhenIdle { reply }).await?)
+        Ok(self.waits.ask(|reply| Input::WhenIdle { reply }).await?)
     }
 
     /// Changes how much is taken on.

@@ -81,6 +81,13 @@ pub enum Input {
         /// The answer.
         reply: Reply<Box<Dump>>,
     },
+    /// Somebody wants to know when a job is over.
+    WhenOver {
+        /// Which.
+        job: JobId,
+        /// Told then; at once if it is over already, and `None` if there is no such job.
+        reply: Reply<Option<JobView>>,
+    },
     /// Somebody wants to know when nothing is left to do.
     WhenIdle {
         /// Told then.

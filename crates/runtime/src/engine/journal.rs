@@ -301,6 +301,9 @@ impl<R: EffectRunner> Engine<R> {
             finished_ms,
             Some(last_lsn.0),
         );
+        for waiter in self.end_waiters.remove(&finished.id).unwrap_or_default() {
+            let _ = waiter.send(Some(finished.view()));
+        }
         self.index.insert(finished);
         self.index.forget_beyond(self.limits.finished_jobs);
     }

@@ -1,5 +1,6 @@
 //! The engine's beginning: following every live job's journal to its end, and deciding on what was interrupted.
 
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -70,6 +71,7 @@ impl<R: EffectRunner> Engine<R> {
             stalled: None,
             space_low: false,
             idle_waiters: Vec::new(),
+            end_waiters: HashMap::new(),
             tally: Idleness::default(),
             release: None,
             garbage: Default::default(),

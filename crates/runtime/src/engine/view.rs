@@ -2,7 +2,7 @@
 
 use pal::EventKind;
 
-use super::Engine;
+use super::{Engine, Reply};
 use crate::dump::Dump;
 use crate::effect::EffectRunner;
 use crate::ids::JobId;
@@ -69,6 +69,18 @@ impl<R: EffectRunner> Engine<R> {
             Some(&slot) => self.slots[slot].job.as_deref().map(Job::view),
             None => self.index.get(id).map(crate::index::FinishedJob::view),
         }
+    }
+
+    /// Answers once a job is over.
+    pub(super) fn when_over(&mut self, id: JobId, reply: Reply<Option<JobView>>) {
+        if !self.by_id.contains_key(&id) {
+            let _ = reply.send(self.view(id));
+            return;
+        }
+        let waiters = self.end_waiters.entry(id).or_default();
+        // Whoever went away leaves no more than this behind.
+        waiters.retain(|waiter| !waiter.is_closed());
+        waiters.push(reply);
     }
 
     /// The newest first, live and finished in one order.

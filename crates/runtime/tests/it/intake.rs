@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use runtime::EffectClass::Keyed;
-use runtime::{JobSpec, JobState, Json, Limits, Programs, SubmitError, Submitted};
+use runtime::engine::Input;
+use runtime::{JobId, JobSpec, JobState, Json, Limits, Programs, SubmitError, Submitted};
 
 use crate::support::node::now_or_never;
 use crate::support::{Node, Setup, World, failed, program, step};
@@ -195,4 +196,50 @@ fn a_job_without_steps_is_over_at_once() {
     assert_eq!(view.name.as_deref(), Some("of two"));
     assert_eq!(node.advance_to_deadline(), Some(Duration::from_secs(30)));
     node.assert_replays(job);
+}
+
+/// Whoever waits for the end of a job is told when it is durable, and at once when it has been before.
+#[test]
+fn the_end_of_a_job_can_be_waited_for() {
+    let mut node = Node::new(programs(), World::by_hand());
+    let job = node.run("one_step");
+    let ask = |node: &mut Node| node.ask(|reply| Input::WhenOver { job, reply });
+    let mut early = ask(&mut node);
+    drop(ask(&mut node));
+    node.settle();
+    assert!(early.try_recv().is_err(), "it is not over");
+    node.world.complete("work", Ok(Json::of("done")));
+    node.turn();
+    assert!(node.write().unwrap());
+    node.turn();
+    assert!(
+        early.try_recv().is_err(),
+        "its end is not known to be durable"
+    );
+    node.settle();
+    let told = now_or_never(early).unwrap().unwrap();
+    assert_eq!(told.state, JobState::Completed);
+    assert_eq!(told, node.view(job));
+    let late = ask(&mut node);
+    node.turn();
+    assert_eq!(now_or_never(late).unwrap(), Some(told));
+    let unknown = node.ask(|reply| Input::WhenOver {
+        job: JobId::from_parts(0, 0),
+        reply,
+    });
+    node.turn();
+    assert_eq!(now_or_never(unknown).unwrap(), None);
+}
+
+#[test]
+fn whoever_waits_for_the_end_of_a_job_hears_of_the_end_of_the_node() {
+    let mut node = Node::new(programs(), World::by_hand());
+    let job = node.run("one_step");
+    let mut waiting = node.ask(|reply| Input::WhenOver { job, reply });
+    node.settle();
+    node.kill();
+    assert_eq!(
+        waiting.try_recv().unwrap_err(),
+        tokio::sync::oneshot::error::TryRecvError::Closed
+    );
 }

@@ -166,17 +166,17 @@ fn a_handle_answers_while_the_runtime_lives_and_says_so_when_it_does_not() {
     );
     assert_eq!(block_on(jobs.dump()).unwrap().running_effects, 1);
     block_on(jobs.cancel(job, "enough")).unwrap();
+    let over = block_on(jobs.when_over(job)).unwrap().unwrap();
+    assert_eq!(over.state, JobState::Cancelled);
     block_on(jobs.when_idle()).unwrap();
-    assert_eq!(
-        block_on(jobs.get(job)).unwrap().unwrap().state,
-        JobState::Cancelled
-    );
+    assert_eq!(block_on(jobs.get(job)).unwrap(), Some(over));
     stop(runtime);
     assert_eq!(
         block_on(jobs.submit(JobSpec::new("work", Json::null()))),
         Err(SubmitError::Stopping)
     );
     assert_eq!(block_on(jobs.get(job)), Err(JobError::Stopping));
+    assert_eq!(block_on(jobs.when_over(job)), Err(JobError::Stopping));
 }
 
 #[test]
