@@ -1,17 +1,17 @@
 //! Durable jobs per second, and the time of a lone step, on the disk of this machine.
 //!
 //! `cargo bench -p runtime`. Each job runs a program of some steps whose effects give their result at once, so what is
-//! measured is the runtime and the disk: a job of `n` steps waits for the disk `n + 2` times, one after the other. The
-//! last lines hold a lone job against a bare loop of `fdatasync` in the same directory and the same run.
+//! measured is the runtime and the disk: a job of `n` steps waits for the disk `n + 1` times, one after the other, and is
+//! over when its client has been told so. The last lines hold the steps of a lone job against a bare loop of `pwrite` and
+//! `fdatasync` into a preallocated file, in the same directory and the same run.
 #![allow(
     clippy::unwrap_used,
     reason = "a bench that cannot go on has nothing to say"
 )]
 
-use std::fs::File;
-use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use metrics::Registry;
@@ -21,6 +21,7 @@ use runtime::{
     InputError, Instruments, JobSpec, Jobs, Json, Limits, Payloads, Program, ProgramFuture,
     Programs, Recovery, Runtime, RuntimeOptions, Shutdown,
 };
+use wal::storage::Access;
 use wal::{BlobStore, Log, Options, OsStorage, Storage};
 
 /// For how long each line is measured, about.
@@ -55,18 +56,20 @@ impl Program for Steps {
     }
 }
 
-/// Carries everything out at once.
-struct Obliging;
+/// Carries everything out at once, and says when it was asked to.
+struct Obliging(Sender<Instant>);
 
 impl EffectRunner for Obliging {
     fn start(&mut self, _call: EffectCall, completer: Completer) {
+        // Nobody listens when nobody wants to know.
+        let _ = self.0.send(Instant::now());
         completer.complete(Ok(Json::null()));
     }
 
     fn cancel(&mut self, _id: EffectId, _reason: CancelReason) {}
 }
 
-fn start(dir: &Path) -> Runtime {
+fn start(dir: &Path, starts: Sender<Instant>) -> Runtime {
     let storage: Arc<dyn Storage> = Arc::new(OsStorage::new());
     let (log, _) = Log::open(
         Options::new(dir.join("wal")),
@@ -95,7 +98,7 @@ fn start(dir: &Path) -> Runtime {
         }),
         version: "bench".to_owned(),
     };
-    Runtime::start(options, log, Recovery::new(), Obliging).unwrap()
+    Runtime::start(options, log, Recovery::new(), Obliging(starts)).unwrap()
 }
 
 /// Submits a job and waits for its end, again and again, from so many clients; says how many jobs that were.
@@ -109,9 +112,7 @@ async fn drive(jobs: &Jobs, clients: usize, steps: u32, until: Instant) -> u64 {
                 while Instant::now() < until {
                     let spec = JobSpec::new("steps", Json::of(&steps));
                     let job = jobs.submit(spec).await.unwrap().job;
-                    while !jobs.get(job).await.unwrap().unwrap().state.is_final() {
-                        tokio::task::yield_now().await;
-                    }
+                    jobs.when_over(job).await.unwrap();
                     count += 1;
                 }
                 count
@@ -129,15 +130,17 @@ async fn drive(jobs: &Jobs, clients: usize, steps: u32, until: Instant) -> u64 {
         .await
 }
 
-/// The sorted times of bare appends of 200 bytes, each followed by a sync.
+/// The sorted times of bare appends of 200 bytes, each followed by a sync, into a file laid out as a segment is.
 fn bare_syncs(dir: &Path, count: usize) -> Vec<Duration> {
-    let mut file = File::create(dir.join("bare")).unwrap();
-    file.set_len(1 << 20).unwrap();
-    file.sync_all().unwrap();
+    let storage = OsStorage::new();
+    let file = storage.open(&dir.join("bare"), Access::Create).unwrap();
+    file.allocate(1 << 20).unwrap();
+    storage.sync_dir(dir).unwrap();
+    file.sync_data().unwrap();
     let mut times: Vec<_> = (0..count)
-        .map(|_| {
+        .map(|number| {
             let begun = Instant::now();
-            file.write_all(&[7; 200]).unwrap();
+            file.write_all_at(&[7; 200], 200 * number as u64).unwrap();
             file.sync_data().unwrap();
             begun.elapsed()
         })
@@ -146,14 +149,28 @@ fn bare_syncs(dir: &Path, count: usize) -> Vec<Duration> {
     times
 }
 
-/// The sorted times of lone jobs, from the submission until the end is seen.
-async fn lone_jobs(jobs: &Jobs, count: usize, steps: u32) -> Vec<Duration> {
+/// The sorted times of the steps of a lone job: from one effect's start to the next one's, which is when the entry that
+/// holds the result of the one and the intent of the other is durable.
+async fn lone_steps(jobs: &Jobs, starts: &Receiver<Instant>, count: u32) -> Vec<Duration> {
+    starts.try_iter().for_each(drop);
+    let spec = JobSpec::new("steps", Json::of(&count));
+    let job = jobs.submit(spec).await.unwrap().job;
+    jobs.when_over(job).await.unwrap();
+    let starts: Vec<_> = starts.try_iter().collect();
+    assert_eq!(starts.len(), count as usize);
+    let mut times: Vec<_> = starts.windows(2).map(|two| two[1] - two[0]).collect();
+    times.sort_unstable();
+    times
+}
+
+/// The sorted times of lone jobs of one step, from the submission until the end is known.
+async fn lone_jobs(jobs: &Jobs, count: usize) -> Vec<Duration> {
     let mut times = Vec::new();
     for _ in 0..count {
         let begun = Instant::now();
-        let spec = JobSpec::new("steps", Json::of(&steps));
-        jobs.submit(spec).await.unwrap();
-        jobs.when_idle().await.unwrap();
+        let spec = JobSpec::new("steps", Json::of(&1));
+        let job = jobs.submit(spec).await.unwrap().job;
+        jobs.when_over(job).await.unwrap();
         times.push(begun.elapsed());
     }
     times.sort_unstable();
@@ -166,7 +183,8 @@ fn main() {
         .unwrap();
     // Under `target`, which is on a disk where `/tmp` may not be.
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let runtime = start(dir.path());
+    let (starts, started) = channel();
+    let runtime = start(dir.path(), starts);
     let jobs = runtime.jobs();
     println!(
         "{:>10} {:>10} {:>12} {:>12}",
@@ -179,26 +197,26 @@ fn main() {
             let rate = count as f64 / begun.elapsed().as_secs_f64();
             let steps_rate = rate * f64::from(steps);
             println!("{clients:>10} {steps:>10} {rate:>12.0} {steps_rate:>12.0}");
+            started.try_iter().for_each(drop);
         }
     }
-    const TIMES: usize = 1_000;
-    let bare = bare_syncs(dir.path(), TIMES);
-    let one = executor.block_on(lone_jobs(jobs, TIMES, 1));
-    let eleven = executor.block_on(lone_jobs(jobs, TIMES / 10, 11));
+    const TIMES: usize = 2_000;
+    // Before and after, for disks have moods.
+    let mut bare = bare_syncs(dir.path(), TIMES / 2);
+    let steps = executor.block_on(lone_steps(jobs, &started, TIMES as u32 + 1));
+    let whole = executor.block_on(lone_jobs(jobs, TIMES));
+    bare.extend(bare_syncs(dir.path(), TIMES / 2));
+    bare.sort_unstable();
     println!();
-    let show = |name: &str, p50: Duration, p99: Duration| {
-        println!("{name:<44} p50 {p50:>9.1?}  p99 {p99:>9.1?}");
+    let at = |times: &[Duration], permille: usize| times[times.len() * permille / 1_000];
+    let show = |name: &str, times: &[Duration]| {
+        let [p50, p99, p999] = [500, 990, 999].map(|permille| at(times, permille));
+        println!("{name:<36} p50 {p50:>9.1?}  p99 {p99:>9.1?}  p999 {p999:>9.1?}");
     };
-    let at = |times: &[Duration], percent: usize| times[times.len() * percent / 100];
-    show("bare fdatasync", at(&bare, 50), at(&bare, 99));
-    show(
-        "job of one step (three waits for the disk)",
-        at(&one, 50),
-        at(&one, 99),
-    );
-    let step = |percent| at(&eleven, percent).saturating_sub(at(&one, percent)) / 10;
-    show("each further step (one wait)", step(50), step(99));
-    let ratio = step(50).as_secs_f64() / at(&bare, 50).as_secs_f64();
+    show("bare fdatasync", &bare);
+    show("durable step of a lone job", &steps);
+    show("lone job of one step (two syncs)", &whole);
+    let ratio = at(&steps, 500).as_secs_f64() / at(&bare, 500).as_secs_f64();
     println!("a step takes {ratio:.2} times a bare fdatasync");
     runtime.jobs().shutdown(Shutdown {
         finish_within: Duration::ZERO,

@@ -44,6 +44,7 @@ use crate::job::{Job, JobView};
 use crate::jobs::Submitted;
 use crate::payload::Payloads;
 use crate::program::Programs;
+use crate::recovery::Journal;
 use crate::spec::JobPriority;
 use crate::time::Now;
 
@@ -157,9 +158,14 @@ pub struct Engine<R> {
     /// Where the log says the epoch. It is not released before it says so again.
     epoch_said: Lsn,
 
+    /// Live jobs that are not taken up yet: see `recover`.
+    asleep: BTreeMap<JobId, Journal>,
+    /// Inputs that wait for one of them.
+    postponed: Vec<Input>,
     slots: Vec<Slot>,
     free: Vec<usize>,
     by_id: HashMap<JobId, usize>,
+    /// Jobs that are not over, those that sleep included.
     live: usize,
     stuck: usize,
     index: JobIndex,
@@ -236,6 +242,7 @@ impl<R: EffectRunner> Engine<R> {
     /// Takes one turn: see the module's description.
     pub fn turn(&mut self, now: Now, inputs: &mut Vec<Input>) -> Turn {
         self.now = now;
+        self.wake_sleepers(inputs);
         for input in inputs.drain(..) {
             self.take_in(input);
         }
@@ -250,7 +257,7 @@ impl<R: EffectRunner> Engine<R> {
         Turn {
             submission: self.take_submission(),
             deadline: self.next_deadline(),
-            busy: busy || !self.garbage.is_empty(),
+            busy: busy || !self.garbage.is_empty() || self.has_sleepers_to_wake(),
             release: self.release.take(),
             garbage,
             stopped: self.stopped.clone(),

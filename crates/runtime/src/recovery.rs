@@ -36,6 +36,11 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
+    /// How many entries there are to follow, the first included.
+    pub(crate) fn entries(&self) -> u64 {
+        self.rest.len() as u64 + 1
+    }
+
     fn hash(&self) -> JournalHash {
         let begun = match &self.checkpoint {
             Some((_, hash)) => *hash,

@@ -103,6 +103,19 @@ pub enum Input {
     Shutdown(Shutdown),
 }
 
+impl Input {
+    /// The live job that this can only be served with.
+    pub(crate) fn about(&self) -> Option<JobId> {
+        match self {
+            Self::Cancel { job, .. }
+            | Self::Signal { job, .. }
+            | Self::Get { job, .. }
+            | Self::WhenOver { job, .. } => Some(*job),
+            _ => None,
+        }
+    }
+}
+
 /// How much the engine takes on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {

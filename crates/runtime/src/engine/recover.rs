@@ -1,6 +1,14 @@
 //! The engine's beginning: following every live job's journal to its end, and deciding on what was interrupted.
+//!
+//! That takes some microseconds an entry, and a node may have a hundred thousand jobs that do nothing but wait. So the
+//! engine begins with all of them *asleep*, known by their journals only, and takes them up in the turns that follow, some
+//! in each, between whatever else there is to do: it takes in new jobs at once. What is asked about a job that sleeps
+//! wakes it first; what is asked about all of them waits until none does.
+//!
+//! Invariant: a job is taken up only while all others are at rest, for following it runs the scheduler.
 
 use std::collections::HashMap;
+use std::mem;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -9,7 +17,7 @@ use scheduler::timer::TimerQueue;
 use scheduler::{RunState, Scheduler};
 
 use super::{
-    After, Alarm, Engine, EngineOptions, HOUSEKEEPING_INTERVAL, Idleness, OpenBatch,
+    After, Alarm, Engine, EngineOptions, HOUSEKEEPING_INTERVAL, Idleness, Input, OpenBatch,
     POLLS_PER_REST, livelock,
 };
 use crate::cell::{Divergence, Request, ScriptNext, Touched};
@@ -20,10 +28,13 @@ use crate::job::{EffectStatus, Phase};
 use crate::recovery::{Journal, Recovery};
 use crate::time::Now;
 
+/// How many polls of a turn's budget an entry stands for that is followed.
+const POLLS_PER_ENTRY: u64 = 4;
+
 impl<R: EffectRunner> Engine<R> {
     /// An engine that goes on where the log ends.
     ///
-    /// Jobs whose journal cannot be followed are stuck from the start; all others go on with the first turn.
+    /// Its jobs go on with the next turns; those whose journal cannot be followed are stuck from then on.
     pub fn new(options: EngineOptions, runner: R, recovery: Recovery, now: Now) -> Self {
         let mut scheduler = Scheduler::new(options.scheduler);
         scheduler.advance_to(now.monotonic);
@@ -46,10 +57,16 @@ impl<R: EffectRunner> Engine<R> {
             slots: Vec::new(),
             free: Vec::new(),
             by_id: Default::default(),
-            live: 0,
+            live: recovery.journals.len(),
             stuck: 0,
             index: recovery.index,
-            needed: Default::default(),
+            needed: recovery
+                .journals
+                .values()
+                .map(|journal| journal.first_lsn)
+                .collect(),
+            asleep: recovery.journals,
+            postponed: Vec::new(),
             blob_names: recovery.blob_names,
             touched: Rc::new(Touched::default()),
             deliverable: Default::default(),
@@ -83,20 +100,78 @@ impl<R: EffectRunner> Engine<R> {
         });
         engine.set_alarm(HOUSEKEEPING_INTERVAL, Alarm::Housekeeping);
         engine.index.forget_beyond(engine.limits.finished_jobs);
-        for (id, journal) in recovery.journals {
-            engine.resume(id, journal);
-        }
-        // Each job rests, and is looked at as after any other run.
-        (0..engine.slots.len()).for_each(|slot| engine.touched.mark(slot));
         engine
     }
 
-    fn resume(&mut self, id: JobId, journal: Journal) {
-        let entries = journal.rest.len() as u64 + 1;
-        let slot = self.add_job(id, journal.spec, journal.submitted_ms);
-        self.needed.insert(journal.first_lsn);
-        let Some(job) = self.slots[slot].job.as_deref_mut() else {
+    /// Takes up jobs that sleep: those that the inputs are about, and some more. Inputs that must wait for one are taken
+    /// out of `inputs` until then.
+    pub(super) fn wake_sleepers(&mut self, inputs: &mut Vec<Input>) {
+        if self.asleep.is_empty() {
             return;
+        }
+        // What was put off is older than what has just come.
+        inputs.splice(0..0, mem::take(&mut self.postponed));
+        if self.is_winding_down() || self.stopped.is_some() {
+            // Nothing goes on in this life; whoever asked is told so by the dropped replies.
+            inputs.retain(|input| !self.waits_for_sleepers(input));
+            return;
+        }
+        if self.is_at_rest() {
+            let mut woken = Vec::new();
+            let mut entries_left = self.limits.turn_polls / POLLS_PER_ENTRY;
+            for job in inputs.iter().filter_map(Input::about) {
+                if let Some(journal) = self.asleep.remove(&job) {
+                    entries_left = entries_left.saturating_sub(journal.entries());
+                    woken.push(self.resume(job, journal));
+                }
+            }
+            // At least one in a turn, and the oldest first.
+            while (woken.is_empty() || entries_left > 0)
+                && let Some((job, journal)) = self.asleep.pop_first()
+            {
+                entries_left = entries_left.saturating_sub(journal.entries());
+                woken.push(self.resume(job, journal));
+            }
+            // Each job rests, and is looked at as after any other run.
+            woken.into_iter().for_each(|slot| self.touched.mark(slot));
+        }
+        if !self.asleep.is_empty() {
+            let (put_off, now) = mem::take(inputs)
+                .into_iter()
+                .partition(|input| self.waits_for_sleepers(input));
+            self.postponed = put_off;
+            *inputs = now;
+        }
+    }
+
+    /// Whether an input cannot be served before jobs are awake that sleep.
+    fn waits_for_sleepers(&self, input: &Input) -> bool {
+        match input {
+            Input::List { .. } | Input::Dump { .. } => !self.asleep.is_empty(),
+            input => input
+                .about()
+                .is_some_and(|job| self.asleep.contains_key(&job)),
+        }
+    }
+
+    /// Whether the next turn would take up a job that sleeps.
+    pub(super) fn has_sleepers_to_wake(&self) -> bool {
+        !self.asleep.is_empty() && !self.is_winding_down() && self.stopped.is_none()
+    }
+
+    /// Whether no job has anything to do before something comes from outside.
+    fn is_at_rest(&self) -> bool {
+        self.scheduler.stats().ready == 0 && self.touched.is_empty() && self.deliverable.is_empty()
+    }
+
+    /// Takes up one job; says in which slot.
+    fn resume(&mut self, id: JobId, journal: Journal) -> usize {
+        let entries = journal.entries();
+        // It is counted already.
+        self.live -= 1;
+        let slot = self.add_job(id, journal.spec, journal.submitted_ms);
+        let Some(job) = self.slots[slot].job.as_deref_mut() else {
+            return slot;
         };
         job.first_lsn = Some(journal.first_lsn);
         job.entries = entries;
@@ -144,6 +219,7 @@ impl<R: EffectRunner> Engine<R> {
         }
         let late = self.follow(slot);
         self.go_live(slot, late, entries);
+        slot
     }
 
     /// Runs a job along its journal. Gives what it asked for after the journal's end.

@@ -72,6 +72,7 @@ impl<R: EffectRunner> Engine<R> {
 
     pub(super) fn tell_if_idle(&mut self) {
         let idle = self.live == self.stuck
+            && self.asleep.is_empty()
             && self.in_flight.is_empty()
             && self.full.is_empty()
             && self.open.is_empty();

@@ -15,6 +15,7 @@ mod evolution;
 mod index;
 mod intake;
 mod programs;
+mod sleepers;
 mod stopping;
 mod tale;
 mod threads;
