@@ -102,7 +102,8 @@ pub(crate) struct Job {
     /// Where its first entry stands; `None` until that is durable.
     pub(crate) first_lsn: Option<Lsn>,
     pub(crate) phase: Phase,
-    pub(crate) effects: BTreeMap<StepIndex, EffectState>,
+    /// In boxes: a map has room for eleven in its smallest node, and most jobs have one or none.
+    pub(crate) effects: BTreeMap<StepIndex, Box<EffectState>>,
     pub(crate) timers: BTreeMap<StepIndex, TimerToken>,
     pub(crate) pending: VecDeque<Delivery>,
     /// Whether the last view shown to watchers was of a waiting job.
@@ -153,14 +154,12 @@ impl Job {
                     reasons.push(format!("time {}", crate::time::rfc3339(deadline_ms)));
                 }
                 Awaited::Effect { label } => {
-                    if let Some(EffectState {
-                        status: EffectStatus::Backoff { next_at_ms },
-                        ..
-                    }) = self.effects.get(&step)
+                    if let Some(effect) = self.effects.get(&step)
+                        && let EffectStatus::Backoff { next_at_ms } = effect.status
                     {
                         reasons.push(format!(
                             "retry of `{label}` at {}",
-                            crate::time::rfc3339(*next_at_ms)
+                            crate::time::rfc3339(next_at_ms)
                         ));
                     }
                 }

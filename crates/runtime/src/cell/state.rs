@@ -24,7 +24,7 @@ pub(super) struct State {
     pub(super) hash: JournalHash,
     pub(super) appended: Vec<Appended>,
     pub(super) requests: Vec<Request>,
-    pub(super) open: BTreeMap<StepIndex, OpenStep>,
+    pub(super) open: BTreeMap<StepIndex, Box<OpenStep>>,
     pub(super) mailboxes: BTreeMap<String, VecDeque<(Stored, Json)>>,
     /// Questions asked, by the signal that answers them; true once they are settled.
     pub(super) questions: BTreeMap<String, bool>,
@@ -172,11 +172,11 @@ impl State {
         self.next_step += 1;
         self.open.insert(
             step,
-            OpenStep {
+            Box::new(OpenStep {
                 awaited,
                 key,
                 delivered: None,
-            },
+            }),
         );
         key
     }

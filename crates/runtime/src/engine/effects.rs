@@ -50,7 +50,7 @@ impl<R: EffectRunner> Engine<R> {
                 let Some(job) = self.job_mut(slot, generation) else {
                     return;
                 };
-                job.effects.insert(step, effect);
+                job.effects.insert(step, Box::new(effect));
                 // An intent that the journal has already is decided on when the journal is followed to its end.
                 if let Some(intent) = intent {
                     self.admit(slot, step, Some(Lsn(base.0 + intent as u64)));
