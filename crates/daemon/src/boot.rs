@@ -241,7 +241,7 @@ pub fn end_leftovers(opened: &OpenedLog) {
     }
 }
 
-/// Starts the threads of the runtime, with the tools that carry effects out, and follows the journals of all live jobs.
+/// Starts the threads of the runtime, with the tools that carry effects out, which take up the live jobs.
 ///
 /// # Errors
 ///

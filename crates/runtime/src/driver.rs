@@ -77,8 +77,8 @@ const SLOW_WRITE: Duration = Duration::from_millis(1);
 const SLOW_WRITE_REST: Duration = Duration::from_secs(1);
 
 impl Runtime {
-    /// Starts the log's writer and the engine, and follows the journals of all live jobs. When this returns they go
-    /// on.
+    /// Starts the log's writer and the engine. When this returns it serves, and takes up the live jobs one after the
+    /// other.
     ///
     /// # Errors
     ///

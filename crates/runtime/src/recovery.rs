@@ -13,7 +13,8 @@ use crate::index::{FinishedJob, JobIndex};
 /// Gathers what the log says, record by record, in the log's order.
 #[derive(Debug, Default)]
 pub struct Recovery {
-    pub(crate) journals: BTreeMap<JobId, Journal>,
+    /// Looked up once a record. The order of jobs comes in when they are taken up.
+    pub(crate) journals: HashMap<JobId, Journal>,
     pub(crate) index: JobIndex,
     pub(crate) blob_names: HashMap<[u8; 32], Lsn>,
     pub(crate) epoch: u64,

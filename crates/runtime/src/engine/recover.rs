@@ -65,7 +65,7 @@ impl<R: EffectRunner> Engine<R> {
                 .values()
                 .map(|journal| journal.first_lsn)
                 .collect(),
-            asleep: recovery.journals,
+            asleep: recovery.journals.into_iter().collect(),
             postponed: Vec::new(),
             blob_names: recovery.blob_names,
             touched: Rc::new(Touched::default()),
