@@ -159,11 +159,12 @@ impl Spare {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(MakeError::new("open", &path, error)),
         };
-        let file = match left_behind {
-            Some(file) => file,
-            None => storage
-                .open(&path, Access::Create)
-                .map_err(fail("create"))?,
+        let (file, is_new) = match left_behind {
+            Some(file) => (file, false),
+            None => {
+                let created = storage.open(&path, Access::Create);
+                (created.map_err(fail("create"))?, true)
+            }
         };
         if let Err(error) = file.allocate(capacity) {
             // Half a spare is no use to us and its room may be to others. That it cannot be removed
@@ -171,10 +172,15 @@ impl Spare {
             let _ = storage.remove(&path);
             return Err(MakeError::new("reserve space for", &path, error));
         }
-        file.sync_data().map_err(fail("sync"))?;
-        storage
-            .sync_dir(dir)
-            .map_err(|error| MakeError::new("sync", dir, error))?;
+        // Nothing is lost without these: what must last of a spare is made to last when it is activated. They take the
+        // file system's work for the reserved space from then to now. Of a spare that is left behind it has been done, and
+        // a start need not wait for it.
+        if is_new {
+            file.sync_data().map_err(fail("sync"))?;
+            storage
+                .sync_dir(dir)
+                .map_err(|error| MakeError::new("sync", dir, error))?;
+        }
         Ok(Spare { file, capacity })
     }
 
