@@ -15,6 +15,7 @@ cargo xtask COMMAND
 
   test [ARGS]   fetch what the tests need, then run them all; ARGS go to `cargo test`
   ci            everything that must pass before a change is taken in
+  shuttle       the channels between threads, under many orders of the threads
   bench         the figures of benches/README.md, in one run
 ";
 
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
     let done = match args.next().as_deref() {
         Some("test") => test(&args.collect::<Vec<_>>()),
         Some("ci") => ci(),
+        Some("shuttle") => shuttle(),
         Some("bench") => bench(),
         _ => Err(USAGE.to_owned()),
     };
@@ -173,6 +175,7 @@ const CI_STEPS: &[Step] = &[
         ],
     ),
     Step::new("test", &["xtask", "test"]),
+    Step::new("orders of threads", &["xtask", "shuttle"]),
     Step::new("default features", &["build", "-p", "daemon"]),
     Step::new(
         "no features",
@@ -235,6 +238,16 @@ fn smoke_run(root: &Path) -> Done {
             .current_dir(root))?;
     }
     Ok(())
+}
+
+/// Builds with shuttle's locks and channels in place of the standard library's, so in a directory of its own.
+fn shuttle() -> Done {
+    let root = root();
+    run(Command::new(cargo())
+        .args(["test", "-p", "wal", "-p", "runtime", "--test", "shuttle"])
+        .current_dir(&root)
+        .env("RUSTFLAGS", "--cfg shuttle")
+        .env("CARGO_TARGET_DIR", root.join("target/shuttle")))
 }
 
 fn bench() -> Done {

@@ -10,8 +10,6 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use pal::Pal;
@@ -27,6 +25,8 @@ use crate::jobs::Jobs;
 use crate::payload::Payloads;
 use crate::program::Programs;
 use crate::recovery::Recovery;
+use crate::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use crate::sync::thread;
 use crate::time::Now;
 
 /// How a runtime is set up.
@@ -59,7 +59,7 @@ pub struct Runtime {
     jobs: Jobs,
     log_state: watch::Receiver<LogState>,
     log_stats: StatsHandle,
-    thread: JoinHandle<Result<Stopped, RuntimeError>>,
+    thread: thread::JoinHandle<Result<Stopped, RuntimeError>>,
 }
 
 /// The most inputs that one turn takes in, so that a flood of them does not keep what is ready from running.
@@ -109,7 +109,7 @@ impl Runtime {
         look_for_leftover_blobs(Arc::clone(&options.payloads), inbox.clone())?;
         let (ready, resumed) = channel();
         let (log_state, log_state_seen) = watch::channel(LogState::Ok);
-        let thread = std::thread::Builder::new()
+        let handle = thread::Builder::new()
             .name("engine".to_owned())
             .spawn(move || {
                 let place = (next_lsn, batch_bytes);
@@ -129,7 +129,7 @@ impl Runtime {
             jobs,
             log_state: log_state_seen,
             log_stats,
-            thread,
+            thread: handle,
         })
     }
 
@@ -371,9 +371,7 @@ fn look_for_leftover_blobs(
         }
     };
     let name = "leftover-blobs";
-    let started = std::thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(look);
+    let started = thread::Builder::new().name(name.to_owned()).spawn(look);
     started.map(drop).map_err(|error| RuntimeError::Thread {
         thread: name,
         what: format!("could not be started: {error}"),

@@ -7,7 +7,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pal::{EventKind, Pal, Stream};
@@ -20,6 +19,7 @@ use crate::entry::cut_text;
 use crate::ids::EffectId;
 use crate::json::Json;
 use crate::payload::{Payload, Payloads, Pin};
+use crate::sync::mpsc::Sender;
 
 /// What may be assumed of an effect whose outcome is not known, because the daemon died while it ran.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -25,7 +25,6 @@ mod view;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use pal::{EventKind, Pal};
@@ -46,6 +45,7 @@ use crate::payload::Payloads;
 use crate::program::Programs;
 use crate::recovery::Journal;
 use crate::spec::JobPriority;
+use crate::sync::mpsc::Sender;
 use crate::time::Now;
 
 pub use self::interface::{

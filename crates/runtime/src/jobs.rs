@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -23,6 +22,7 @@ use crate::json::Json;
 use crate::payload::Payloads;
 use crate::program::Programs;
 use crate::spec::{JobSpec, JobState};
+use crate::sync::mpsc::Sender;
 
 /// A submission that is durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -36,6 +36,7 @@ mod recovery;
 mod replay;
 mod run;
 mod spec;
+mod sync;
 mod time;
 
 pub use ask::{Answer, Question};

@@ -8,12 +8,13 @@
 //! names it.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use wal::{BlobError, BlobId, BlobStore};
 
 use crate::json::Json;
+use crate::sync::{Mutex, MutexGuard};
 
 /// A payload as an entry holds it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

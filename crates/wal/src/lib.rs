@@ -40,6 +40,7 @@ mod segment;
 pub mod sim;
 mod stats;
 pub mod storage;
+mod sync;
 mod tail;
 mod writer;
 

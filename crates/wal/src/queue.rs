@@ -9,10 +9,11 @@
 //! segments do not queue at all: they are what makes room when submissions are stuck.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use crate::Lsn;
+use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::writer::{Submission, SubmitError};
 
 /// What the writing thread is asked to do besides writing.

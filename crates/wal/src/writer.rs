@@ -19,8 +19,7 @@
 //!   there is space or the writer is told to stop.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
@@ -33,6 +32,7 @@ use crate::log::{Log, Released};
 use crate::options::SyncPolicy;
 use crate::queue::Queue;
 use crate::stats::Stats;
+use crate::sync::{Mutex, thread};
 
 /// How long until a full disk is tried again for what cannot be written. Short: intake is held up.
 const STALLED_RETRY: Duration = Duration::from_millis(200);
@@ -145,7 +145,7 @@ pub struct Writer {
 #[derive(Debug)]
 struct Thread {
     queue: Arc<Queue>,
-    handle: Option<JoinHandle<Result<(), StopError>>>,
+    handle: Option<thread::JoinHandle<Result<(), StopError>>>,
 }
 
 impl Thread {
@@ -195,14 +195,14 @@ impl Writer {
         }));
         let works = Arc::clone(&worker);
         let close = CloseOnDrop(queue.clone());
-        let thread = std::thread::Builder::new()
+        let handle = thread::Builder::new()
             .name("wal-writer".to_owned())
             .spawn(move || run(&works, &close.0))
             .expect("a thread can be started because the process is just starting up");
         Writer {
             thread: Thread {
                 queue: queue.clone(),
-                handle: Some(thread),
+                handle: Some(handle),
             },
             queue,
             stats,

@@ -1,7 +1,6 @@
 //! What goes into the engine and what comes out of it, as values.
 
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use pal::Pal;
@@ -20,6 +19,7 @@ use crate::json::Json;
 use crate::payload::{Payload, Payloads};
 use crate::program::Programs;
 use crate::spec::JobSpec;
+use crate::sync::mpsc::Sender;
 
 /// The way back for an answer. A client that has gone is no harm.
 pub type Reply<T> = oneshot::Sender<T>;
