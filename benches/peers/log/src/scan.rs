@@ -5,10 +5,10 @@
 
 use std::hint::black_box;
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use crate::candidates::{Candidate, Durability, LOG, PEERS};
+use crate::candidates::{Candidate, LOG, PEERS};
 use crate::files::{data_ranges, for_each_file};
 use crate::measure::median;
 use crate::plan::{self, Plan};
@@ -28,11 +28,12 @@ pub struct Scan {
 /// Measures and prints it.
 pub fn measure(plan: &Plan) -> Scan {
     let dir = plan.dir();
+    let record = plan::record(RECORD_BYTES);
     let mut stores = Vec::new();
     let filled = |name: &str, candidate: &'static dyn Candidate, batch, title: String| {
         let dir = dir.path().join(name);
         std::fs::create_dir(&dir).expect("a new directory");
-        fill(plan, candidate, &dir, batch);
+        candidate.load(&dir, &record, plan.scan_records, batch);
         let rates = Vec::new();
         Store {
             title,
@@ -84,25 +85,9 @@ pub fn measure(plan: &Plan) -> Scan {
 
 struct Store {
     title: String,
-    dir: std::path::PathBuf,
+    dir: PathBuf,
     candidate: &'static dyn Candidate,
     rates: Vec<f64>,
-}
-
-/// Puts the records there, without syncs where that can be had and in large batches where not.
-fn fill(plan: &Plan, candidate: &dyn Candidate, dir: &Path, batch: usize) {
-    let record = plan::record(RECORD_BYTES);
-    let unsynced = candidate.open(dir, Durability::Unsynced, 1);
-    let batch = if unsynced.is_some() { batch } else { 1_000 };
-    let mut appenders = unsynced
-        .or_else(|| candidate.open(dir, Durability::SyncedAndKept, 1))
-        .expect("every store can be written to");
-    let mut left = plan.scan_records;
-    while left > 0 {
-        let count = left.min(batch);
-        appenders[0].append(&record, count);
-        left -= count;
-    }
 }
 
 /// How many records a second plain reads of a store's files would be.

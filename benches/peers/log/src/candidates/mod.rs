@@ -15,6 +15,9 @@ mod sqlite;
 
 use std::path::Path;
 
+/// How many records are loaded at once where each batch is synced.
+const LOAD_BATCH_SYNCED: usize = 1_000;
+
 /// Puts records into a store.
 pub trait Appender: Send {
     /// Appends `count` copies of `record` as one unit (a batch, a transaction) and returns when they
@@ -47,6 +50,27 @@ pub trait Candidate: Sync {
         durability: Durability,
         appenders: usize,
     ) -> Option<Vec<Box<dyn Appender>>>;
+
+    /// Fills a new store in the empty directory `dir` with `total` copies of `record`, `batch` at a time,
+    /// and closes it: with no more syncs than the store insists on.
+    fn load(&self, dir: &Path, record: &[u8], total: usize, batch: usize) {
+        let unsynced = self.open(dir, Durability::Unsynced, 1);
+        // How large its batches are is the smaller sin than to sync each.
+        let batch = if unsynced.is_some() {
+            batch
+        } else {
+            LOAD_BATCH_SYNCED
+        };
+        let mut appenders = unsynced
+            .or_else(|| self.open(dir, Durability::SyncedAndKept, 1))
+            .expect("every store can be written to");
+        let mut left = total;
+        while left > 0 {
+            let count = left.min(batch);
+            appenders[0].append(record, count);
+            left -= count;
+        }
+    }
 
     /// Opens the closed store in `dir` and looks at every record; returns how many there were. `None`
     /// if there is no such thing.
