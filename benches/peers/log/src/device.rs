@@ -152,8 +152,7 @@ pub fn child(args: &[String]) {
 
 /// Writes out what the file system holds back; what was written until then, by us and by the device.
 fn settle(dir: &Path) -> (u64, u64) {
-    let file = std::fs::File::open(dir).expect("the directory");
-    rustix::fs::syncfs(&file).expect("a sync");
+    plan::settle(dir);
     (process_bytes(), device_bytes(dir))
 }
 

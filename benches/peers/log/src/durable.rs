@@ -128,6 +128,7 @@ fn measure_row(
             rates: Vec::new(),
         }));
     }
+    dir.settle();
     for _ in 0..plan.rounds {
         for turn in &mut turns {
             let round = round(&mut turn.appenders, &record, turn.count, plan.round);

@@ -1,6 +1,7 @@
 //! [`Plan`]: how much is measured, and where.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -67,12 +68,52 @@ impl Plan {
     }
 
     /// A new directory, gone with the value.
-    pub fn dir(&self) -> TempDir {
-        tempfile::Builder::new()
+    pub fn dir(&self) -> Dir {
+        let dir = tempfile::Builder::new()
             .prefix("log-peers-")
             .tempdir_in(&self.base)
-            .expect("a directory")
+            .expect("a directory");
+        Dir {
+            base: self.base.clone(),
+            dir: Some(dir),
+        }
     }
+}
+
+/// A directory that takes its traces along: the file system has done all it had to do about what was in it
+/// before anything else is measured. Blocks may be discarded when they are given back, and all files
+/// share one journal.
+#[derive(Debug)]
+pub struct Dir {
+    base: PathBuf,
+    /// There until the end.
+    dir: Option<TempDir>,
+}
+
+impl Dir {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        let dir = self.dir.as_ref();
+        dir.expect("the directory is there until the end").path()
+    }
+
+    /// Writes out what the file system holds back.
+    pub fn settle(&self) {
+        settle(&self.base);
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        self.dir = None;
+        self.settle();
+    }
+}
+
+/// Writes out what the file system of a directory holds back.
+pub fn settle(dir: &Path) {
+    let file = File::open(dir).expect("the directory is there");
+    rustix::fs::syncfs(&file).expect("a sync");
 }
 
 fn from_env<T: FromStr>(name: &str) -> Option<T> {

@@ -51,6 +51,7 @@ pub fn measure(plan: &Plan) -> Scan {
         stores.push(filled(peer.name(), peer, 64, peer.name().to_owned()));
     }
 
+    dir.settle();
     let mut page_cache = Vec::new();
     for _ in 0..plan.rounds {
         page_cache.push(read_rate(plan, &stores[0].dir));

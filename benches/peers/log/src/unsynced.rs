@@ -44,6 +44,7 @@ fn one_round(plan: &Plan, candidate: &dyn Candidate, record_bytes: usize) -> Opt
     let dir = plan.dir();
     let mut appenders = candidate.open(dir.path(), Durability::Unsynced, 1)?;
     let record = plan::record(record_bytes);
+    dir.settle();
     let result = round(&mut appenders, &record, BATCH, ROUND.min(plan.round));
     drop(appenders);
     Some(result.rate())
