@@ -31,15 +31,21 @@ pub struct Row {
     pub name: &'static str,
     /// As multiples of the payload.
     pub process: f64,
-    pub device: f64,
+    /// Nothing where the directory is on no block device of its own (overlay, btrfs).
+    pub device: Option<f64>,
 }
 
 /// Measures and prints it.
 pub fn measure(plan: &Plan) -> Vec<Row> {
     let dir = plan.dir();
     let before = device_bytes(dir.path());
+    // Not to wait for anything: for as long as this, nothing is done here.
     std::thread::sleep(plan.device);
-    let noise = (device_bytes(dir.path()) - before) as f64 / plan.device.as_secs_f64();
+    let noise = device_bytes(dir.path())
+        .zip(before)
+        .map_or(f64::NAN, |(after, before)| {
+            (after - before) as f64 / plan.device.as_secs_f64()
+        });
 
     let mut rows = Vec::new();
     let shown: Vec<_> = candidates::all().collect();
@@ -54,7 +60,10 @@ pub fn measure(plan: &Plan) -> Vec<Row> {
                     line.push(NONE.to_owned());
                     continue;
                 };
-                line.push(format!("{:.2} / {:.2}", row.device, row.process));
+                let device = row
+                    .device
+                    .map_or_else(|| NONE.to_owned(), |times| format!("{times:.2}"));
+                line.push(format!("{device} / {:.2}", row.process));
                 rows.push(row);
             }
             lines.push(line);
@@ -109,7 +118,7 @@ fn measure_one(
         record_bytes,
         name: candidate.name(),
         process: process / payload,
-        device: device / payload,
+        device: (!device.is_nan()).then_some(device / payload),
     })
 }
 
@@ -144,14 +153,16 @@ pub fn child(args: &[String]) {
         "{} {} {} {}",
         result.records,
         end.0 - settled.0,
-        end.1 - settled.1,
+        end.1
+            .zip(settled.1)
+            .map_or(f64::NAN, |(end, start)| (end - start) as f64),
         // For whoever compares it with the syncs that `strace -c -f` counts.
         (warm.records + result.records) / count as u64
     );
 }
 
 /// Writes out what the file system holds back; what was written until then, by us and by the device.
-fn settle(dir: &Path) -> (u64, u64) {
+fn settle(dir: &Path) -> (u64, Option<u64>) {
     plan::settle(dir);
     (process_bytes(), device_bytes(dir))
 }
@@ -165,8 +176,8 @@ fn process_bytes() -> u64 {
         .expect("a count of bytes written")
 }
 
-/// Bytes written by the device that the directory is on.
-fn device_bytes(dir: &Path) -> u64 {
+/// Bytes written by the device that the directory is on, if there is one.
+fn device_bytes(dir: &Path) -> Option<u64> {
     let device = dir.metadata().expect("the directory").dev();
     let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
     let id = [major.to_string(), minor.to_string()];
@@ -176,7 +187,6 @@ fn device_bytes(dir: &Path) -> u64 {
     let fields = text
         .lines()
         .map(|line| line.split_whitespace().collect::<Vec<_>>())
-        .find(|fields| fields[..2] == id)
-        .expect("the directory is on a block device");
-    fields[9].parse::<u64>().expect("a count of sectors") * SECTOR_BYTES
+        .find(|fields| fields[..2] == id)?;
+    Some(fields[9].parse::<u64>().expect("a count of sectors") * SECTOR_BYTES)
 }

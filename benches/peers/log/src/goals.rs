@@ -70,11 +70,13 @@ pub fn print(durable: &[durable::Row], device: &[device::Row], scan: &Scan) {
             DEVICE,
             row.process,
         ));
-        lines.push(at_most(
-            &format!("{bytes} B, {way}, bytes written by the device / payload"),
-            DEVICE,
-            row.device,
-        ));
+        lines.extend(row.device.map(|times| {
+            at_most(
+                &format!("{bytes} B, {way}, bytes written by the device / payload"),
+                DEVICE,
+                times,
+            )
+        }));
     }
     let aim = SCAN.min(scan.page_cache);
     lines.push(vec![
