@@ -3,19 +3,22 @@
 //!
 //! Run with `cargo bench -p wal`. Both sides take turns, round by round, on the same file system, so
 //! that the machine's moods hit both; what counts is the ratio of the medians, not the figures.
-//! `WAL_BENCH_DIR` chooses the file system, `WAL_BENCH_ROUNDS` how many rounds (default 15).
+//! `WAL_BENCH_DIR` chooses the file system, `WAL_BENCH_ROUNDS` how many rounds (default 25).
+//!
+//! The same against other logs and stores: `benches/peers/log`.
 //!
 //! "In flight" is the scheduler's way of using the log: all that became durable together is answered
 //! together, by one submission.
 
-use std::fs::OpenOptions;
+mod bare;
+
 use std::hint::black_box;
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
+use bare::{Bare, Layout};
 use wal::{
     Batch, BlobStore, Log, Options, OsStorage, Storage, Submission, SyncPolicy, Writer, WriterEvent,
 };
@@ -41,7 +44,7 @@ fn main() {
         "in flight", "bare/s", "Log/s", "ratio", "Writer/s", "ratio"
     );
     for in_flight in [1, 8, 64] {
-        let bare = Bare::new(dir.path(), in_flight);
+        let bare = BareRounds::new(dir.path(), in_flight);
         let mut direct = Direct::new(dir.path(), in_flight);
         let log = Piped::new(dir.path(), in_flight);
         let (mut bares, mut directs, mut logs) = (Vec::new(), Vec::new(), Vec::new());
@@ -73,43 +76,31 @@ fn median(values: &mut [f64]) -> f64 {
     values[values.len() / 2]
 }
 
-/// The physical limit: nothing but the system calls, on a file that was laid out beforehand.
-struct Bare {
+/// The limit, in rounds.
+struct BareRounds {
     path: PathBuf,
     bytes: Vec<u8>,
     in_flight: usize,
 }
 
-impl Bare {
+impl BareRounds {
     fn new(dir: &Path, in_flight: usize) -> Self {
-        let path = dir.join(format!("bare-{in_flight}"));
-        Bare {
-            path,
+        BareRounds {
+            path: dir.join(format!("bare-{in_flight}")),
             bytes: vec![0x5a; RECORD_BYTES * in_flight],
             in_flight,
         }
     }
 
-    /// Each round has a new file: like a segment, it is preallocated and was never written to, which
-    /// file systems with unwritten extents (ext4, XFS) make slower than overwriting.
+    /// Each round has a new file, which like a new segment was never written to.
     fn round(&self) -> f64 {
-        let _ = std::fs::remove_file(&self.path);
-        let mut options = OpenOptions::new();
-        let file = options
-            .write(true)
-            .create_new(true)
-            .open(&self.path)
-            .expect("a new file");
-        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, BARE_BYTES)
-            .expect("room for the file");
-        file.sync_all().expect("a sync");
+        let mut bare = Bare::create(&self.path, BARE_BYTES, Layout::Reserved);
         let started = Instant::now();
-        let (mut count, mut offset) = (0, 0);
+        let mut count = 0;
         while started.elapsed() < ROUND {
-            file.write_all_at(&self.bytes, offset).expect("a write");
-            file.sync_data().expect("a sync");
+            bare.write(&self.bytes);
+            bare.sync();
             count += self.in_flight;
-            offset += self.bytes.len() as u64;
         }
         count as f64 / started.elapsed().as_secs_f64()
     }
