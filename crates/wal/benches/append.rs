@@ -181,7 +181,7 @@ impl Piped {
                 blobs: Vec::new(),
             };
             self.writer
-                .submit(submission)
+                .write(submission)
                 .expect("the writer is at work");
             let (durable, returned) = self.events.recv().expect("the writer is at work");
             count += durable;

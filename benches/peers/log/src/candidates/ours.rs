@@ -161,7 +161,7 @@ impl Appender for WriterAppender {
             blobs: Vec::new(),
         };
         self.writer
-            .submit(submission)
+            .write(submission)
             .expect("the writer is at work");
         self.batch = self.durable.recv().expect("the writer is at work");
     }
