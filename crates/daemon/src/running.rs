@@ -198,6 +198,12 @@ impl Running {
         self.runtime.jobs()
     }
 
+    /// Where probes and metrics are served; `None` if they are not.
+    #[must_use]
+    pub fn http_address(&self) -> Option<std::net::SocketAddr> {
+        self.http.as_ref().map(|server| server.address)
+    }
+
     /// What became of the start-up jobs; empty until the daemon is ready.
     #[must_use]
     pub fn started_jobs(&self) -> &[StartedJob] {
