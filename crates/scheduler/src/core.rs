@@ -96,7 +96,7 @@ impl Core {
         };
         let slot = tasks
             .get_mut(id)
-            .expect("a task, because its entry was found alive");
+            .expect("a task, because its entry is not one left behind");
         slot.queued = false;
         slot.since = self.now;
         self.polls += 1;
@@ -120,7 +120,13 @@ impl Core {
             .tasks
             .get_mut(id)
             .expect("a task, because only the loop ends tasks");
-        slot.body = Body::Suspended(frame);
+        let before = std::mem::replace(&mut slot.body, Body::Suspended(frame));
+        // Said, so that no code to drop anything is in the way of every poll.
+        assert!(
+            matches!(before, Body::Running),
+            "only a running task is suspended"
+        );
+        std::mem::forget(before);
     }
 
     /// Ends a task whose frame is gone and wakes whoever joins it.
@@ -169,15 +175,15 @@ impl Core {
     /// Appends a task to its level of the ready queue, unless it is there or has ended.
     #[inline]
     pub(crate) fn make_ready(&mut self, id: TaskId) {
-        let now = self.now;
         if let Some(slot) = self.tasks.get_alive(id).filter(|slot| !slot.queued) {
             slot.queued = true;
-            slot.since = now;
+            slot.since = self.now;
             self.ready.push(slot.priority, id);
         }
     }
 
     /// Makes the woken task ready; what it returns is to be called without a borrow.
+    #[inline]
     #[must_use]
     fn wake(&mut self, wake: Wake) -> Option<Waker> {
         self.make_ready(wake.task);
@@ -271,21 +277,22 @@ impl Core {
 
     /// Puts the current task in line for `key` and takes the waker; `None` if there was a permit, which is
     /// now taken, while the waker stays where it is.
+    #[inline]
     pub(crate) fn wait(
         &mut self,
         key: Key,
         external: bool,
         waker: &mut Option<Waker>,
     ) -> Option<u32> {
-        if self.waiters.take_permit(key) {
+        let waiter = self
+            .waiters
+            .take_permit_or_enqueue(key, external, self.current, waker);
+        if waiter.is_some() {
+            self.record(Op::Wait, key.as_u64() << 1 | u64::from(external));
+        } else {
             self.record(Op::PermitTaken, key.as_u64());
-            return None;
         }
-        self.record(Op::Wait, key.as_u64() << 1 | u64::from(external));
-        Some(
-            self.waiters
-                .enqueue(key, external, self.current, waker.take()),
-        )
+        waiter
     }
 
     /// Asks how a registered wait stands, on behalf of the current task. The waker given back is to be
@@ -301,16 +308,16 @@ impl Core {
 
     /// Removes the waiter of a future that is dropped before it was done.
     pub(crate) fn remove_waiter(&mut self, waiter: u32) -> Removed {
-        let (removed, stale) = self.waiters.remove(waiter);
+        let (target, stage, stale) = self.waiters.remove(waiter);
         let mut wake = None;
-        match removed.target {
+        match target {
             Target::Timer(token) => {
                 self.record(Op::Unsleep, 0);
                 self.timers.cancel(token);
             }
             Target::Key { key, .. } => {
                 self.record(Op::Unwait, key.as_u64());
-                if removed.stage == Stage::Granted {
+                if stage == Stage::Granted {
                     wake = self.signal(key);
                 }
             }
@@ -327,6 +334,7 @@ impl Core {
     }
 
     /// Hands a permit to the first in line, or keeps it. The waker is to be called without a borrow.
+    #[inline]
     #[must_use]
     pub(crate) fn signal(&mut self, key: Key) -> Option<Waker> {
         match self.waiters.signal(key) {

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use crate::core::{Core, Ended, Step};
 use crate::dump::{Dump, Idle};
-use crate::handle::Handle;
+use crate::handle::{Handle, TASK_WAKER};
 use crate::report::{Report, Reports};
 use crate::task::{Frame, Outcome, Slot, TaskId};
 use crate::time::Time;
@@ -142,7 +142,7 @@ impl Scheduler {
         if let Some(watch) = &mut self.watch {
             watch.start();
         }
-        let mut context = Context::from_waker(Waker::noop());
+        let mut context = Context::from_waker(TASK_WAKER);
         let mut polls = 0;
         while polls < polls_max {
             let step = self.handle.core().next_step();
