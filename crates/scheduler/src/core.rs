@@ -8,7 +8,6 @@
 //! borrowed, since its code may make syscalls; those values are handed out to the caller, which lets go of
 //! the borrow first. Every method that changes something records it in the trace.
 
-use std::borrow::Cow;
 use std::task::Waker;
 
 use crate::ready::{Priority, ReadyQueue};
@@ -41,12 +40,13 @@ pub(crate) struct Ended {
     /// To be called: the waiter of the join handle has a waker that is not ours.
     pub(crate) wake: Option<Waker>,
     /// To be dropped: the outcome, with the task's name, that nobody will ask for.
-    pub(crate) unwanted: Option<(Outcome, Cow<'static, str>)>,
+    pub(crate) unwanted: Option<(Outcome, Name)>,
 }
 
 pub(crate) struct Core {
     pub(crate) now: Time,
-    pub(crate) current: Option<TaskId>,
+    /// The task that is being polled, or [`TaskId::NOBODY`].
+    pub(crate) current: TaskId,
     pub(crate) tasks: Tasks,
     pub(crate) ready: ReadyQueue,
     pub(crate) timers: TimerQueue<u32>,
@@ -64,7 +64,7 @@ impl Core {
     pub(crate) fn new(reports_max: usize) -> Self {
         Self {
             now: Time::ZERO,
-            current: None,
+            current: TaskId::NOBODY,
             tasks: Tasks::new(),
             ready: ReadyQueue::new(),
             timers: TimerQueue::new(),
@@ -79,10 +79,9 @@ impl Core {
     }
 
     /// Records something the current task does, or the driver if there is none.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn record(&mut self, op: Op, operand: u64) {
-        let by = self.current.map_or(NONE, TaskId::index);
-        self.trace.record(op, by, operand);
+        self.trace.record(op, self.current.index(), operand);
     }
 
     // The loop.
@@ -108,14 +107,14 @@ impl Core {
             .take_frame()
             .expect("a frame, because no poll is under way");
         self.trace.record(Op::Poll, id.index(), 0);
-        self.current = Some(id);
+        self.current = id;
         Step::Poll(id, frame)
     }
 
     /// Puts a task's frame back after a poll that did not end it.
     #[inline]
     pub(crate) fn suspend(&mut self, id: TaskId, frame: Frame) {
-        self.current = None;
+        self.current = TaskId::NOBODY;
         let slot = self
             .tasks
             .get_mut(id)
@@ -173,7 +172,7 @@ impl Core {
     // Tasks.
 
     /// Appends a task to its level of the ready queue, unless it is there or has ended.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn make_ready(&mut self, id: TaskId) {
         if let Some(slot) = self.tasks.get_alive(id).filter(|slot| !slot.queued) {
             slot.queued = true;
@@ -192,7 +191,7 @@ impl Core {
 
     /// Spawns a child of the current task, or a root.
     pub(crate) fn spawn(&mut self, name: Name, priority: Priority, frame: Frame) -> TaskId {
-        let parent = self.current.map_or(NONE, TaskId::index);
+        let parent = self.current.index();
         let id = self.tasks.insert(Birth {
             frame,
             name,
@@ -217,16 +216,23 @@ impl Core {
         true
     }
 
-    /// Takes the outcome of a task for its join handle, if it has ended.
+    /// Takes the outcome of a task for its join handle, if it has ended, and with it the handle's waiter, if there is
+    /// one. The waker is to be dropped without a borrow.
     #[inline]
-    pub(crate) fn take_outcome(&mut self, id: TaskId) -> Option<Outcome> {
+    pub(crate) fn take_outcome(
+        &mut self,
+        id: TaskId,
+        waiter: Option<u32>,
+    ) -> Option<(Outcome, Option<Waker>)> {
         let (outcome, _) = self.tasks.reap(id)?;
         self.record(Op::Joined, id.as_u64());
-        Some(outcome)
+        let stale = waiter.and_then(|waiter| self.waiters.remove(waiter).2);
+        Some((outcome, stale))
     }
 
-    /// Registers the current task as the one that joins `id`.
-    pub(crate) fn join(&mut self, id: TaskId, waker: Option<Waker>) -> u32 {
+    /// Registers the current task as the one that joins `id`, and takes the waker.
+    #[inline]
+    pub(crate) fn join(&mut self, id: TaskId, waker: &mut Option<Waker>) -> u32 {
         self.record(Op::Join, id.as_u64());
         let waiter = self.waiters.insert(Target::Join(id), self.current, waker);
         let slot = self
@@ -252,9 +258,7 @@ impl Core {
     #[inline]
     pub(crate) fn yield_now(&mut self) {
         self.record(Op::Yield, 0);
-        if let Some(id) = self.current {
-            self.make_ready(id);
-        }
+        self.make_ready(self.current);
     }
 
     /// Sets a timer for the current task and takes the waker; `None` if it is due already, in which case
@@ -262,17 +266,13 @@ impl Core {
     pub(crate) fn sleep(&mut self, deadline: Time, waker: &mut Option<Waker>) -> Option<u32> {
         if deadline <= self.now {
             self.record(Op::SleepDue, deadline.as_nanos());
-            if let Some(id) = self.current {
-                self.make_ready(id);
-            }
+            self.make_ready(self.current);
             return None;
         }
         self.record(Op::Sleep, deadline.as_nanos());
         let token = self.timers.insert(deadline, self.waiters.next_index());
-        Some(
-            self.waiters
-                .insert(Target::Timer(token), self.current, waker.take()),
-        )
+        let target = Target::Timer(token);
+        Some(self.waiters.insert(target, self.current, waker))
     }
 
     /// Puts the current task in line for `key` and takes the waker; `None` if there was a permit, which is

@@ -250,7 +250,8 @@ impl Handle {
     /// The task that is being polled; `None` for the driver and in destructors of a task being dropped.
     #[must_use]
     pub fn current(&self) -> Option<TaskId> {
-        self.core().current
+        let current = self.core().current;
+        (current != TaskId::NOBODY).then_some(current)
     }
 
     /// What the clock says: the last time given to [`Scheduler::advance_to`](crate::Scheduler::advance_to).

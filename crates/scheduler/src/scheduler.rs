@@ -278,7 +278,7 @@ impl Scheduler {
         // Destructors run for no task in particular: what they spawn must not be born into a dying tree.
         let has_children = {
             let mut core = self.handle.core();
-            core.current = None;
+            core.current = TaskId::NOBODY;
             core.tasks.has_children(id)
         };
         if has_children {
@@ -305,7 +305,7 @@ impl Scheduler {
         if let Err(message) = contain(|| drop(outcome)) {
             let report = Report::DropPanicked {
                 task: id,
-                name,
+                name: name.into_cow(),
                 message: message.into(),
             };
             self.handle.core().reports.push(report);

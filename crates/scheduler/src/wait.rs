@@ -165,21 +165,21 @@ impl Waiters {
             .expect("a free record, because 2^32 waiters do not fit in memory")
     }
 
-    /// Registers a waiter that stands in no line, or is about to.
-    #[inline]
+    /// Registers a waiter that stands in no line, or is about to, and takes the waker.
+    #[inline(always)]
     pub(crate) fn insert(
         &mut self,
         target: Target,
-        task: Option<TaskId>,
-        waker: Option<Waker>,
+        task: TaskId,
+        waker: &mut Option<Waker>,
     ) -> u32 {
+        let index = self.next_index();
         let waiter = Waiter {
             target,
-            task: task.unwrap_or(TaskId::NOBODY),
+            task,
             stage: Stage::Pending,
             has_waker: waker.is_some(),
         };
-        let index = self.next_index();
         match self.records.get_mut(index as usize) {
             Some(place) => {
                 let Target::Vacant { next } = place.target else {
@@ -190,7 +190,7 @@ impl Waiters {
             }
             None => self.records.push(waiter),
         }
-        if let Some(waker) = waker {
+        if let Some(waker) = waker.take() {
             self.wakers.insert(index, waker);
         }
         self.len += 1;
@@ -204,7 +204,7 @@ impl Waiters {
         &mut self,
         key: Key,
         external: bool,
-        task: Option<TaskId>,
+        task: TaskId,
         waker: &mut Option<Waker>,
     ) -> Option<u32> {
         let place = self.lines.find(key);
@@ -226,7 +226,7 @@ impl Waiters {
                 behind: NONE,
             },
             task,
-            waker.take(),
+            waker,
         );
         if before == NONE {
             self.lines.take(place, key, Line::of_one(index));
@@ -288,7 +288,7 @@ impl Waiters {
     }
 
     /// Notes that a waiter's wait is over.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn wake(&mut self, index: u32, stage: Stage) -> Wake {
         let waiter = &mut self.records[index as usize];
         waiter.stage = stage;
@@ -307,7 +307,7 @@ impl Waiters {
     pub(crate) fn finish_or_renew(
         &mut self,
         index: u32,
-        task: Option<TaskId>,
+        task: TaskId,
         waker: Option<Waker>,
     ) -> (bool, Option<Waker>) {
         let waiter = &mut self.records[index as usize];
@@ -315,7 +315,7 @@ impl Waiters {
             self.vacate(index);
             return (true, waker);
         }
-        waiter.task = task.unwrap_or(TaskId::NOBODY);
+        waiter.task = task;
         let had_waker = std::mem::replace(&mut waiter.has_waker, waker.is_some());
         let before = match waker {
             Some(waker) => self.wakers.insert(index, waker),
@@ -352,7 +352,7 @@ impl Waiters {
     }
 
     /// Takes a waiter out of its line, which is at that place.
-    #[inline]
+    #[inline(always)]
     fn leave_line_at(&mut self, place: PlaceIndex, index: u32) {
         let Target::Key {
             external,
@@ -405,7 +405,7 @@ mod tests {
             let mut waiters = Waiters::new();
             let line: Vec<u32> = (0..4)
                 .map(|task| {
-                    let task = Some(TaskId::new(task, 0));
+                    let task = TaskId::new(task, 0);
                     let index = waiters.take_permit_or_enqueue(key, true, task, &mut None);
                     index.expect("no permit is kept")
                 })
