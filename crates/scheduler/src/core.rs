@@ -87,7 +87,7 @@ impl Core {
     // The loop.
 
     /// Chooses the next task.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn next_step(&mut self) -> Step {
         let Self { ready, tasks, .. } = self;
         let Some(id) = ready.pop(|id| tasks.get(id).is_some_and(|slot| slot.queued)) else {
@@ -112,20 +112,21 @@ impl Core {
     }
 
     /// Puts a task's frame back after a poll that did not end it.
-    #[inline]
-    pub(crate) fn suspend(&mut self, id: TaskId, frame: Frame) {
+    #[inline(always)]
+    pub(crate) fn suspend(&mut self, id: TaskId, frame: Option<Frame>) {
         self.current = TaskId::NOBODY;
         let slot = self
             .tasks
             .get_mut(id)
             .expect("a task, because only the loop ends tasks");
-        let before = std::mem::replace(&mut slot.body, Body::Suspended(frame));
-        // Said, so that no code to drop anything is in the way of every poll.
+        let frame = frame.expect("the frame that was polled");
         assert!(
-            matches!(before, Body::Running),
+            matches!(slot.body, Body::Running),
             "only a running task is suspended"
         );
-        std::mem::forget(before);
+        // There is nothing to drop in what was there, and to say so keeps two things out of the way of every poll:
+        // the code that would look, and its load of both halves of a body of which one was only just stored.
+        std::mem::forget(std::mem::replace(&mut slot.body, Body::Suspended(frame)));
     }
 
     /// Ends a task whose frame is gone and wakes whoever joins it.
