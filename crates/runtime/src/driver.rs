@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use pal::Pal;
+use rustix::time::{ClockId, Timespec, clock_getres, clock_gettime};
 use scheduler::Time;
 use tokio::sync::watch;
 use wal::{BlobId, Log, Lsn, StatsHandle, StopError, Storage, Submission, Writer};
@@ -202,6 +203,26 @@ impl Clock {
     }
 }
 
+/// The watch on tasks that hold the engine. It reads a clock at every poll, so it reads the coarse one, which the kernel
+/// keeps beside and a tick may be late (4 ms at 250 Hz), wherever that is fine enough: from four ticks on.
+fn long_poll(limit: Duration) -> scheduler::LongPoll {
+    let tick = nanos(clock_getres(ClockId::MonotonicCoarse));
+    let id = if limit.as_nanos() >= u128::from(tick) * 4 {
+        ClockId::MonotonicCoarse
+    } else {
+        ClockId::Monotonic
+    };
+    scheduler::LongPoll {
+        limit,
+        clock: Box::new(move || nanos(clock_gettime(id))),
+    }
+}
+
+/// A reading of a monotonic clock, which is never negative and in range for 584 years.
+fn nanos(time: Timespec) -> u64 {
+    time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs()
+}
+
 impl<R: EffectRunner> Driver<R> {
     fn new(
         options: RuntimeOptions,
@@ -215,12 +236,7 @@ impl<R: EffectRunner> Driver<R> {
             start: Instant::now(),
         };
         let mut scheduler = scheduler::Options::default();
-        scheduler.long_poll = options.long_poll.map(|limit| scheduler::LongPoll {
-            limit,
-            clock: Box::new(move || {
-                u64::try_from(clock.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
-            }),
-        });
+        scheduler.long_poll = options.long_poll.map(long_poll);
         let engine = EngineOptions {
             limits: options.limits,
             retention: options.retention,
@@ -411,4 +427,37 @@ pub fn read_journal(
         }
     }
     Ok(journal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use scheduler::{Idle, Options, Priority, Report, Scheduler};
+
+    #[test]
+    fn a_long_poll_is_reported_by_name_and_duration_on_either_clock() {
+        // The first is less than four ticks of any coarse clock, the second more.
+        for limit in [Duration::from_millis(1), Duration::from_millis(50)] {
+            let mut scheduler = Scheduler::new(Options {
+                long_poll: Some(long_poll(limit)),
+                ..Options::default()
+            });
+            let handle = scheduler.handle();
+            for (name, holds) in [("quick", false), ("slow", true)] {
+                let clock = long_poll(limit).clock;
+                let limit_ns = limit.as_nanos() as u64;
+                let task = async move {
+                    let start = clock();
+                    while holds && clock() - start <= limit_ns {
+                        std::hint::spin_loop();
+                    }
+                };
+                handle.spawn(name, Priority::Normal, task).detach();
+            }
+            assert_eq!(scheduler.run_until_idle(), Idle::Finished);
+            let reports = scheduler.take_reports().reports;
+            let slow = |report: &&Report| matches!(report, Report::LongPoll { name, duration, .. } if name == "slow" && *duration > limit);
+            assert_eq!(reports.iter().filter(slow).count(), 1, "{reports:?}");
+        }
+    }
 }

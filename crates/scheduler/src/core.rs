@@ -8,7 +8,6 @@
 //! borrowed, since its code may make syscalls; those values are handed out to the caller, which lets go of
 //! the borrow first. Every method that changes something records it in the trace.
 
-use std::borrow::Cow;
 use std::task::Waker;
 
 use crate::ready::{Priority, ReadyQueue};
@@ -41,12 +40,13 @@ pub(crate) struct Ended {
     /// To be called: the waiter of the join handle has a waker that is not ours.
     pub(crate) wake: Option<Waker>,
     /// To be dropped: the outcome, with the task's name, that nobody will ask for.
-    pub(crate) unwanted: Option<(Outcome, Cow<'static, str>)>,
+    pub(crate) unwanted: Option<(Outcome, Name)>,
 }
 
 pub(crate) struct Core {
     pub(crate) now: Time,
-    pub(crate) current: Option<TaskId>,
+    /// The task that is being polled, or [`TaskId::NOBODY`].
+    pub(crate) current: TaskId,
     pub(crate) tasks: Tasks,
     pub(crate) ready: ReadyQueue,
     pub(crate) timers: TimerQueue<u32>,
@@ -64,7 +64,7 @@ impl Core {
     pub(crate) fn new(reports_max: usize) -> Self {
         Self {
             now: Time::ZERO,
-            current: None,
+            current: TaskId::NOBODY,
             tasks: Tasks::new(),
             ready: ReadyQueue::new(),
             timers: TimerQueue::new(),
@@ -79,16 +79,15 @@ impl Core {
     }
 
     /// Records something the current task does, or the driver if there is none.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn record(&mut self, op: Op, operand: u64) {
-        let by = self.current.map_or(NONE, TaskId::index);
-        self.trace.record(op, by, operand);
+        self.trace.record(op, self.current.index(), operand);
     }
 
     // The loop.
 
     /// Chooses the next task.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn next_step(&mut self) -> Step {
         let Self { ready, tasks, .. } = self;
         let Some(id) = ready.pop(|id| tasks.get(id).is_some_and(|slot| slot.queued)) else {
@@ -96,7 +95,7 @@ impl Core {
         };
         let slot = tasks
             .get_mut(id)
-            .expect("a task, because its entry was found alive");
+            .expect("a task, because its entry is not one left behind");
         slot.queued = false;
         slot.since = self.now;
         self.polls += 1;
@@ -108,19 +107,26 @@ impl Core {
             .take_frame()
             .expect("a frame, because no poll is under way");
         self.trace.record(Op::Poll, id.index(), 0);
-        self.current = Some(id);
+        self.current = id;
         Step::Poll(id, frame)
     }
 
     /// Puts a task's frame back after a poll that did not end it.
-    #[inline]
-    pub(crate) fn suspend(&mut self, id: TaskId, frame: Frame) {
-        self.current = None;
+    #[inline(always)]
+    pub(crate) fn suspend(&mut self, id: TaskId, frame: Option<Frame>) {
+        self.current = TaskId::NOBODY;
         let slot = self
             .tasks
             .get_mut(id)
             .expect("a task, because only the loop ends tasks");
-        slot.body = Body::Suspended(frame);
+        let frame = frame.expect("the frame that was polled");
+        assert!(
+            matches!(slot.body, Body::Running),
+            "only a running task is suspended"
+        );
+        // There is nothing to drop in what was there, and to say so keeps two things out of the way of every poll:
+        // the code that would look, and its load of both halves of a body of which one was only just stored.
+        std::mem::forget(std::mem::replace(&mut slot.body, Body::Suspended(frame)));
     }
 
     /// Ends a task whose frame is gone and wakes whoever joins it.
@@ -167,17 +173,17 @@ impl Core {
     // Tasks.
 
     /// Appends a task to its level of the ready queue, unless it is there or has ended.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn make_ready(&mut self, id: TaskId) {
-        let now = self.now;
         if let Some(slot) = self.tasks.get_alive(id).filter(|slot| !slot.queued) {
             slot.queued = true;
-            slot.since = now;
+            slot.since = self.now;
             self.ready.push(slot.priority, id);
         }
     }
 
     /// Makes the woken task ready; what it returns is to be called without a borrow.
+    #[inline]
     #[must_use]
     fn wake(&mut self, wake: Wake) -> Option<Waker> {
         self.make_ready(wake.task);
@@ -186,7 +192,7 @@ impl Core {
 
     /// Spawns a child of the current task, or a root.
     pub(crate) fn spawn(&mut self, name: Name, priority: Priority, frame: Frame) -> TaskId {
-        let parent = self.current.map_or(NONE, TaskId::index);
+        let parent = self.current.index();
         let id = self.tasks.insert(Birth {
             frame,
             name,
@@ -211,16 +217,23 @@ impl Core {
         true
     }
 
-    /// Takes the outcome of a task for its join handle, if it has ended.
+    /// Takes the outcome of a task for its join handle, if it has ended, and with it the handle's waiter, if there is
+    /// one. The waker is to be dropped without a borrow.
     #[inline]
-    pub(crate) fn take_outcome(&mut self, id: TaskId) -> Option<Outcome> {
+    pub(crate) fn take_outcome(
+        &mut self,
+        id: TaskId,
+        waiter: Option<u32>,
+    ) -> Option<(Outcome, Option<Waker>)> {
         let (outcome, _) = self.tasks.reap(id)?;
         self.record(Op::Joined, id.as_u64());
-        Some(outcome)
+        let stale = waiter.and_then(|waiter| self.waiters.remove(waiter).2);
+        Some((outcome, stale))
     }
 
-    /// Registers the current task as the one that joins `id`.
-    pub(crate) fn join(&mut self, id: TaskId, waker: Option<Waker>) -> u32 {
+    /// Registers the current task as the one that joins `id`, and takes the waker.
+    #[inline]
+    pub(crate) fn join(&mut self, id: TaskId, waker: &mut Option<Waker>) -> u32 {
         self.record(Op::Join, id.as_u64());
         let waiter = self.waiters.insert(Target::Join(id), self.current, waker);
         let slot = self
@@ -246,9 +259,7 @@ impl Core {
     #[inline]
     pub(crate) fn yield_now(&mut self) {
         self.record(Op::Yield, 0);
-        if let Some(id) = self.current {
-            self.make_ready(id);
-        }
+        self.make_ready(self.current);
     }
 
     /// Sets a timer for the current task and takes the waker; `None` if it is due already, in which case
@@ -256,36 +267,33 @@ impl Core {
     pub(crate) fn sleep(&mut self, deadline: Time, waker: &mut Option<Waker>) -> Option<u32> {
         if deadline <= self.now {
             self.record(Op::SleepDue, deadline.as_nanos());
-            if let Some(id) = self.current {
-                self.make_ready(id);
-            }
+            self.make_ready(self.current);
             return None;
         }
         self.record(Op::Sleep, deadline.as_nanos());
         let token = self.timers.insert(deadline, self.waiters.next_index());
-        Some(
-            self.waiters
-                .insert(Target::Timer(token), self.current, waker.take()),
-        )
+        let target = Target::Timer(token);
+        Some(self.waiters.insert(target, self.current, waker))
     }
 
     /// Puts the current task in line for `key` and takes the waker; `None` if there was a permit, which is
     /// now taken, while the waker stays where it is.
+    #[inline]
     pub(crate) fn wait(
         &mut self,
         key: Key,
         external: bool,
         waker: &mut Option<Waker>,
     ) -> Option<u32> {
-        if self.waiters.take_permit(key) {
+        let waiter = self
+            .waiters
+            .take_permit_or_enqueue(key, external, self.current, waker);
+        if waiter.is_some() {
+            self.record(Op::Wait, key.as_u64() << 1 | u64::from(external));
+        } else {
             self.record(Op::PermitTaken, key.as_u64());
-            return None;
         }
-        self.record(Op::Wait, key.as_u64() << 1 | u64::from(external));
-        Some(
-            self.waiters
-                .enqueue(key, external, self.current, waker.take()),
-        )
+        waiter
     }
 
     /// Asks how a registered wait stands, on behalf of the current task. The waker given back is to be
@@ -301,16 +309,16 @@ impl Core {
 
     /// Removes the waiter of a future that is dropped before it was done.
     pub(crate) fn remove_waiter(&mut self, waiter: u32) -> Removed {
-        let (removed, stale) = self.waiters.remove(waiter);
+        let (target, stage, stale) = self.waiters.remove(waiter);
         let mut wake = None;
-        match removed.target {
+        match target {
             Target::Timer(token) => {
                 self.record(Op::Unsleep, 0);
                 self.timers.cancel(token);
             }
             Target::Key { key, .. } => {
                 self.record(Op::Unwait, key.as_u64());
-                if removed.stage == Stage::Granted {
+                if stage == Stage::Granted {
                     wake = self.signal(key);
                 }
             }
@@ -327,6 +335,7 @@ impl Core {
     }
 
     /// Hands a permit to the first in line, or keeps it. The waker is to be called without a borrow.
+    #[inline]
     #[must_use]
     pub(crate) fn signal(&mut self, key: Key) -> Option<Waker> {
         match self.waiters.signal(key) {

@@ -250,7 +250,8 @@ impl Handle {
     /// The task that is being polled; `None` for the driver and in destructors of a task being dropped.
     #[must_use]
     pub fn current(&self) -> Option<TaskId> {
-        self.core().current
+        let current = self.core().current;
+        (current != TaskId::NOBODY).then_some(current)
     }
 
     /// What the clock says: the last time given to [`Scheduler::advance_to`](crate::Scheduler::advance_to).
@@ -266,12 +267,16 @@ impl Handle {
     }
 }
 
+/// What every task is polled with. A static of our own, so that there is exactly one: what [`Waker::noop`] gives is a
+/// constant, of which the compiler may make a copy wherever it is asked for, and two copies are not told to be equal.
+pub(crate) static TASK_WAKER: &Waker = Waker::noop();
+
 /// The waker to be called beside making the task ready: the one at hand, unless it is a task's own, which
-/// does nothing. (Should two copies of that one not be told to be equal, one is called for nothing.)
+/// does nothing.
 #[inline]
 pub(crate) fn foreign_waker(context: &Context<'_>) -> Option<Waker> {
     let waker = context.waker();
-    (!waker.will_wake(Waker::noop())).then(|| waker.clone())
+    (!waker.will_wake(TASK_WAKER)).then(|| waker.clone())
 }
 
 /// Calls a waker, if there is one, with nothing borrowed.
@@ -326,19 +331,25 @@ pub struct YieldNow {
     yielded: bool,
 }
 
-impl Future for YieldNow {
-    type Output = ();
-
-    #[inline]
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        if self.yielded {
-            return Poll::Ready(());
-        }
+impl YieldNow {
+    fn begin(&mut self, context: &Context<'_>) {
         self.yielded = true;
         self.handle.core().yield_now();
         if let Some(waker) = foreign_waker(context) {
             waker.wake();
         }
+    }
+}
+
+impl Future for YieldNow {
+    type Output = ();
+
+    #[inline(always)]
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if self.yielded {
+            return Poll::Ready(());
+        }
+        self.begin(context);
         Poll::Pending
     }
 }

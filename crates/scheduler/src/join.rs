@@ -101,8 +101,12 @@ impl<T: 'static> JoinHandle<T> {
             self.progress = Progress::Done;
             return Some(Err(JoinError::Cancelled));
         }
-        let outcome = self.handle.core().take_outcome(self.id)?;
-        self.progress.abandon(&self.handle);
+        let waiter = match self.progress {
+            Progress::Waiting(waiter) => Some(waiter),
+            _ => None,
+        };
+        let (outcome, stale) = self.handle.core().take_outcome(self.id, waiter)?;
+        drop(stale);
         self.progress = Progress::Done;
         Some(exit_value(outcome))
     }
@@ -127,10 +131,10 @@ impl<T: 'static> Future for JoinHandle<T> {
         if let Some(result) = this.try_join() {
             return Poll::Ready(result);
         }
-        let waker = foreign_waker(context);
+        let mut waker = foreign_waker(context);
         match this.progress {
             Progress::Fresh => {
-                this.progress = Progress::Waiting(this.handle.core().join(this.id, waker));
+                this.progress = Progress::Waiting(this.handle.core().join(this.id, &mut waker));
                 Poll::Pending
             }
             // Polled for another reason than the task's end, or by another task than before.

@@ -46,13 +46,14 @@
 //! # Where things are
 //!
 //! `scheduler` is the loop and the driver's side, `handle` and `join` the syscalls, `core` the state both
-//! work on. `ready`, [`timer`], `wait` and `task` are the four structures it is made of, each usable and
+//! work on. `ready`, [`timer`], `wait` with its `lines`, and `task` are the four structures it is made of, each usable and
 //! tested alone. `dump`, `report` and `trace` are for those who look.
 
 mod core;
 mod dump;
 mod handle;
 mod join;
+mod lines;
 mod ready;
 mod report;
 mod scheduler;

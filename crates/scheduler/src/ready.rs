@@ -7,8 +7,8 @@
 //! back. So a higher level runs first and gets the larger share, and nobody waits longer than a number
 //! that can be written down: see [`Priority::polls_within`], which a property test holds it to.
 //!
-//! Invariants: a task is queued at most once; `waiting` counts the entries of a level whose task is still
-//! to be run, so an entry left behind by a task that ended is never chosen, never paid for and never
+//! Invariants: a task is queued at most once; `left_behind` counts the entries of a level whose task has
+//! ended, and a level with no others is empty, so such an entry is never chosen, never paid for and never
 //! starts a round; the order depends on nothing but the order of pushes and pops.
 
 use std::collections::VecDeque;
@@ -82,8 +82,25 @@ impl fmt::Display for Priority {
 #[derive(Debug, Default)]
 struct Level {
     queue: VecDeque<TaskId>,
-    waiting: usize,
+    left_behind: usize,
     credits: u64,
+}
+
+impl Level {
+    /// Tasks still to be run.
+    #[inline]
+    fn waiting(&self) -> usize {
+        self.queue.len() - self.left_behind
+    }
+
+    /// Throws away entries left behind when there are no others: they need not wait for their turn to go.
+    #[inline]
+    fn clear(&mut self) {
+        if self.left_behind > 0 {
+            self.queue.clear();
+            self.left_behind = 0;
+        }
+    }
 }
 
 /// The ready tasks.
@@ -112,7 +129,7 @@ impl ReadyQueue {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.levels.iter().map(|level| level.waiting).sum()
+        self.levels.iter().map(Level::waiting).sum()
     }
 
     /// Appends a task that is not queued.
@@ -120,17 +137,15 @@ impl ReadyQueue {
     pub(crate) fn push(&mut self, priority: Priority, task: TaskId) {
         let level = &mut self.levels[priority as usize];
         level.queue.push_back(task);
-        level.waiting += 1;
         self.occupied |= priority.bit();
     }
 
     /// Notes that a queued task ended: its entry is skipped when it comes up.
     pub(crate) fn forget(&mut self, priority: Priority) {
         let level = &mut self.levels[priority as usize];
-        level.waiting -= 1;
-        if level.waiting == 0 {
-            // Nothing but left-behind entries: they need not wait for their turn to go.
-            level.queue.clear();
+        level.left_behind += 1;
+        if level.waiting() == 0 {
+            level.clear();
             self.occupied &= !priority.bit();
         }
     }
@@ -138,11 +153,11 @@ impl ReadyQueue {
     /// Takes out the task to run next. `is_queued` tells an entry from one left behind.
     #[inline]
     pub(crate) fn pop(&mut self, mut is_queued: impl FnMut(TaskId) -> bool) -> Option<TaskId> {
-        if self.occupied == 0 {
-            return None;
-        }
         let mut eligible = self.occupied & self.funded;
         if eligible == 0 {
+            if self.occupied == 0 {
+                return None;
+            }
             self.begin_round();
             eligible = self.occupied;
         }
@@ -152,13 +167,14 @@ impl ReadyQueue {
             let task = level
                 .queue
                 .pop_front()
-                .expect("an entry, because `waiting` counts those in the queue");
-            if is_queued(task) {
+                .expect("an entry, because the level is occupied");
+            if level.left_behind == 0 || is_queued(task) {
                 break task;
             }
+            level.left_behind -= 1;
         };
-        level.waiting -= 1;
-        if level.waiting == 0 {
+        if level.waiting() == 0 {
+            level.clear();
             self.occupied &= !(1 << index);
         }
         level.credits -= 1;

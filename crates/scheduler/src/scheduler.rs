@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use crate::core::{Core, Ended, Step};
 use crate::dump::{Dump, Idle};
-use crate::handle::Handle;
+use crate::handle::{Handle, TASK_WAKER};
 use crate::report::{Report, Reports};
 use crate::task::{Frame, Outcome, Slot, TaskId};
 use crate::time::Time;
@@ -102,6 +102,14 @@ pub struct Stats {
     pub polls_total: u64,
 }
 
+/// Why a series of polls is over.
+enum Stop {
+    /// A task returned this.
+    Ended(Box<dyn Any>),
+    /// All tasks are suspended, and this is next.
+    Before(Step),
+}
+
 /// A deterministic, single-threaded coroutine scheduler: see the [crate's](crate) page.
 ///
 /// Dropping it cancels all tasks, as if each root had been, the youngest first.
@@ -142,16 +150,19 @@ impl Scheduler {
         if let Some(watch) = &mut self.watch {
             watch.start();
         }
-        let mut context = Context::from_waker(Waker::noop());
-        let mut polls = 0;
-        while polls < polls_max {
-            let step = self.handle.core().next_step();
-            match step {
-                Step::Poll(id, frame) => self.poll(id, frame, &mut context),
-                Step::Cancel(id) => self.cancel_subtree(id),
+        let mut context = Context::from_waker(TASK_WAKER);
+        let mut budget = polls_max;
+        let mut step = self.next_step(budget);
+        loop {
+            step = match step {
+                Step::Poll(id, frame) => self.poll(id, frame, &mut budget, &mut context),
+                Step::Cancel(id) => {
+                    budget -= 1;
+                    self.cancel_subtree(id);
+                    self.next_step(budget)
+                }
                 Step::Idle => break,
-            }
-            polls += 1;
+            };
         }
         let core = self.handle.core();
         let state = if core.ready.is_empty() {
@@ -159,7 +170,10 @@ impl Scheduler {
         } else {
             RunState::Ready
         };
-        RunOutcome { polls, state }
+        RunOutcome {
+            polls: polls_max - budget,
+            state,
+        }
     }
 
     /// Runs until no task is ready. Does not return while tasks keep yielding.
@@ -251,26 +265,70 @@ impl Scheduler {
         }
     }
 
-    /// Polls one task and does what follows from how that went.
-    #[inline]
-    fn poll(&mut self, id: TaskId, mut frame: Frame, context: &mut Context<'_>) {
-        let polled = catch_unwind(AssertUnwindSafe(|| frame.as_mut().step(context)));
-        if let Some(watch) = &mut self.watch {
-            watch.lap(id, &self.handle);
+    /// What is next, if the budget allows another.
+    fn next_step(&self, budget: u64) -> Step {
+        if budget == 0 {
+            Step::Idle
+        } else {
+            self.handle.core().next_step()
         }
-        match polled {
-            Ok(Poll::Pending) => self.handle.core().suspend(id, frame),
-            Ok(Poll::Ready(output)) => self.end(id, frame, Outcome::Returned(output)),
+    }
+
+    /// Polls a task, and after it whoever is next, for as long as none ends; then does what follows from that. Gives
+    /// what is to be done after all these polls. They share one place in which a panic is caught, and between two of
+    /// them the state is borrowed once.
+    fn poll(
+        &mut self,
+        id: TaskId,
+        frame: Frame,
+        budget: &mut u64,
+        context: &mut Context<'_>,
+    ) -> Step {
+        let Self { handle, watch } = self;
+        let (mut id, mut frame) = (id, Some(frame));
+        let stopped = catch_unwind(AssertUnwindSafe(|| {
+            loop {
+                *budget -= 1;
+                let running = frame
+                    .as_mut()
+                    .expect("a frame, because one was just chosen");
+                let polled = running.as_mut().step(context);
+                if let Some(watch) = watch {
+                    watch.lap(id, handle);
+                }
+                if let Poll::Ready(output) = polled {
+                    return Stop::Ended(output);
+                }
+                let mut core = handle.core();
+                core.suspend(id, frame.take());
+                if *budget == 0 {
+                    return Stop::Before(Step::Idle);
+                }
+                match core.next_step() {
+                    Step::Poll(next, its_frame) => (id, frame) = (next, Some(its_frame)),
+                    step => return Stop::Before(step),
+                }
+            }
+        }));
+        let outcome = match stopped {
+            Ok(Stop::Before(step)) => return step,
+            Ok(Stop::Ended(output)) => Outcome::Returned(output),
             Err(payload) => {
+                if let Some(watch) = watch {
+                    watch.lap(id, handle);
+                }
                 let message = panic_message(payload);
                 self.report(id, |task, name| Report::Panicked {
                     task,
                     name,
                     message: message.to_string(),
                 });
-                self.end(id, frame, Outcome::Panicked(message));
+                Outcome::Panicked(message)
             }
-        }
+        };
+        let frame = frame.expect("the frame of the task that ended");
+        self.end(id, frame, outcome);
+        self.next_step(*budget)
     }
 
     /// Ends a task: its descendants first, then its frame, then its outcome is there to be had.
@@ -278,7 +336,7 @@ impl Scheduler {
         // Destructors run for no task in particular: what they spawn must not be born into a dying tree.
         let has_children = {
             let mut core = self.handle.core();
-            core.current = None;
+            core.current = TaskId::NOBODY;
             core.tasks.has_children(id)
         };
         if has_children {
@@ -305,7 +363,7 @@ impl Scheduler {
         if let Err(message) = contain(|| drop(outcome)) {
             let report = Report::DropPanicked {
                 task: id,
-                name,
+                name: name.into_cow(),
                 message: message.into(),
             };
             self.handle.core().reports.push(report);

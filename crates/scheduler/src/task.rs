@@ -73,7 +73,7 @@ impl Name {
         }
     }
 
-    fn into_cow(self) -> Cow<'static, str> {
+    pub(crate) fn into_cow(self) -> Cow<'static, str> {
         match self {
             Self::Fixed(name) => Cow::Borrowed(name),
             Self::Made(name) => Cow::Owned(*name),
@@ -318,12 +318,14 @@ impl Tasks {
     }
 
     /// Takes the outcome of an ended task, and its name, and vacates its slot.
-    pub(crate) fn reap(&mut self, id: TaskId) -> Option<(Outcome, Cow<'static, str>)> {
-        let vacant = self.vacant;
+    #[inline]
+    pub(crate) fn reap(&mut self, id: TaskId) -> Option<(Outcome, Name)> {
         let slot = self
-            .get_mut(id)
+            .slots
+            .get_mut(id.index as usize)
+            .filter(|slot| slot.generation == id.generation)
             .filter(|slot| matches!(slot.body, Body::Ended(_)))?;
-        let body = std::mem::replace(&mut slot.body, Body::Vacant { next: vacant });
+        let body = std::mem::replace(&mut slot.body, Body::Vacant { next: self.vacant });
         let name = std::mem::replace(&mut slot.name, Name::Fixed(""));
         // A slot out of generations is never put back: an id must not name a second task.
         if let Some(generation) = slot.generation.checked_add(1) {
@@ -331,7 +333,7 @@ impl Tasks {
             self.vacant = id.index;
         }
         match body {
-            Body::Ended(outcome) => Some((outcome, name.into_cow())),
+            Body::Ended(outcome) => Some((outcome, name)),
             _ => unreachable!("the task was found ended above"),
         }
     }

@@ -43,19 +43,13 @@ pub(crate) enum Op {
 
 /// Any odd number with well spread bits will do; this one is the fractional part of the golden ratio,
 /// the multiplier of Fibonacci hashing (Knuth, The Art of Computer Programming 3, 6.4).
-const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+pub(crate) const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Both halves of the double-width product, xor-ed.
 #[inline]
-pub(crate) const fn folded_multiply(a: u64, b: u64) -> u64 {
+const fn folded_multiply(a: u64, b: u64) -> u64 {
     let product = a as u128 * b as u128;
     (product as u64) ^ ((product >> 64) as u64)
-}
-
-/// Spreads the bits of one word, for hash tables.
-#[inline]
-pub(crate) const fn spread(word: u64) -> u64 {
-    folded_multiply(word ^ SPREAD, SPREAD)
 }
 
 /// The running hash of a run.

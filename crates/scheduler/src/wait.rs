@@ -10,20 +10,18 @@
 //! both; a record is owned by the one future that registered it, which is the only one to remove it, so an
 //! index needs no generation; the map is never iterated, since its order is not ours.
 
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
-use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::task::Waker;
 
+use crate::lines::{Line, Lines, PlaceIndex};
 use crate::task::{NONE, TaskId};
 use crate::timer::TimerToken;
-use crate::trace;
 
 /// A thing to wait for and to signal. Made by [`Handle::new_key`](crate::Handle::new_key).
 ///
 /// The halves of one number, which lets a waiter be 32 bytes and not 40.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
     high: u32,
     low: u32,
@@ -41,12 +39,6 @@ impl Key {
     #[must_use]
     pub const fn as_u64(self) -> u64 {
         (self.high as u64) << 32 | self.low as u64
-    }
-}
-
-impl Hash for Key {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.as_u64().hash(state);
     }
 }
 
@@ -85,41 +77,13 @@ pub(crate) enum Target {
 }
 
 /// One waiting future.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Waiter {
     pub(crate) target: Target,
     /// The task that polled the future last; [`TaskId::NOBODY`] when that was not a task.
     pub(crate) task: TaskId,
     pub(crate) stage: Stage,
     has_waker: bool,
-}
-
-/// Everybody in line for one key: the ends of a linked list, or, when `first` is [`NONE`], the number of
-/// permits in place of `last`.
-#[derive(Clone, Copy)]
-struct Line {
-    first: u32,
-    last_or_permits: u32,
-}
-
-/// One folded multiplication: keys are our own consecutive numbers, so nobody can choose them to collide.
-#[derive(Default)]
-struct KeyHasher(u64);
-
-impl Hasher for KeyHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.write_u64(u64::from(byte));
-        }
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        self.0 = trace::spread(self.0 ^ number);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
 }
 
 /// A waiter that was woken: whom to make ready, and whom to call.
@@ -142,7 +106,7 @@ pub(crate) enum Signalled {
 pub(crate) struct Waiters {
     records: Vec<Waiter>,
     vacant: u32,
-    lines: HashMap<Key, Line, BuildHasherDefault<KeyHasher>>,
+    lines: Lines,
     /// Wakers of combinators that poll their parts with their own. Rare, so not in every record.
     wakers: BTreeMap<u32, Waker>,
     /// Pending waiters that something outside may wake.
@@ -156,7 +120,7 @@ impl Waiters {
         Self {
             records: Vec::new(),
             vacant: NONE,
-            lines: HashMap::default(),
+            lines: Lines::new(),
             wakers: BTreeMap::new(),
             external: 0,
             len: 0,
@@ -190,6 +154,7 @@ impl Waiters {
     /// # Panics
     ///
     /// If there would be 2³² waiters.
+    #[inline]
     pub(crate) fn next_index(&self) -> u32 {
         if self.vacant != NONE {
             return self.vacant;
@@ -200,20 +165,21 @@ impl Waiters {
             .expect("a free record, because 2^32 waiters do not fit in memory")
     }
 
-    /// Registers a waiter for a timer or a task.
+    /// Registers a waiter that stands in no line, or is about to, and takes the waker.
+    #[inline(always)]
     pub(crate) fn insert(
         &mut self,
         target: Target,
-        task: Option<TaskId>,
-        waker: Option<Waker>,
+        task: TaskId,
+        waker: &mut Option<Waker>,
     ) -> u32 {
+        let index = self.next_index();
         let waiter = Waiter {
             target,
-            task: task.unwrap_or(TaskId::NOBODY),
+            task,
             stage: Stage::Pending,
             has_waker: waker.is_some(),
         };
-        let index = self.next_index();
         match self.records.get_mut(index as usize) {
             Some(place) => {
                 let Target::Vacant { next } = place.target else {
@@ -224,125 +190,115 @@ impl Waiters {
             }
             None => self.records.push(waiter),
         }
-        if let Some(waker) = waker {
+        if let Some(waker) = waker.take() {
             self.wakers.insert(index, waker);
         }
         self.len += 1;
         index
     }
 
-    /// Registers a waiter at the end of the line for `key`.
-    pub(crate) fn enqueue(
+    /// Takes one kept permit, or else puts a waiter with the waker at the end of the line for `key`. `None` means that
+    /// there was a permit, and the waker stays where it is.
+    #[inline]
+    pub(crate) fn take_permit_or_enqueue(
         &mut self,
         key: Key,
         external: bool,
-        task: Option<TaskId>,
-        waker: Option<Waker>,
-    ) -> u32 {
+        task: TaskId,
+        waker: &mut Option<Waker>,
+    ) -> Option<u32> {
+        let place = self.lines.find(key);
+        let line = self.lines.at(place);
+        if line.first == NONE && line.last_or_permits > 0 {
+            self.set_permits(place, line.last_or_permits - 1);
+            return None;
+        }
+        let before = if line.first == NONE {
+            NONE
+        } else {
+            line.last_or_permits
+        };
         let index = self.insert(
             Target::Key {
                 key,
                 external,
-                before: NONE,
+                before,
                 behind: NONE,
             },
             task,
             waker,
         );
-        let line = self.lines.entry(key).or_insert(Line {
-            first: NONE,
-            last_or_permits: 0,
-        });
-        if line.first == NONE {
-            debug_assert_eq!(
-                line.last_or_permits, 0,
-                "nobody waits while a permit is kept"
-            );
-            *line = Line {
-                first: index,
-                last_or_permits: index,
-            };
+        if before == NONE {
+            self.lines.take(place, key, Line::of_one(index));
         } else {
-            let last = std::mem::replace(&mut line.last_or_permits, index);
-            *self.neighbours(last).1 = index;
-            *self.neighbours(index).0 = last;
+            self.lines.at_mut(place).last_or_permits = index;
+            *self.neighbours(before).1 = index;
         }
         self.external += usize::from(external);
-        index
+        Some(index)
     }
 
-    /// Takes one kept permit, if there is one.
-    pub(crate) fn take_permit(&mut self, key: Key) -> bool {
-        let Some(line) = self.lines.get_mut(&key).filter(|line| line.first == NONE) else {
-            return false;
-        };
-        line.last_or_permits -= 1;
-        if line.last_or_permits == 0 {
-            self.lines.remove(&key);
+    /// Writes down that so many permits are left at a place that holds permits.
+    fn set_permits(&mut self, place: PlaceIndex, permits: u32) {
+        if permits == 0 {
+            self.lines.vacate(place);
+        } else {
+            *self.lines.at_mut(place) = Line::of_permits(permits);
         }
-        true
     }
 
     /// Throws away the kept permits and says how many there were.
     pub(crate) fn clear(&mut self, key: Key) -> u32 {
-        match self.lines.get(&key) {
-            Some(&Line {
-                first: NONE,
-                last_or_permits,
-            }) => {
-                self.lines.remove(&key);
-                last_or_permits
-            }
-            _ => 0,
+        let place = self.lines.find(key);
+        let line = self.lines.at(place);
+        if line.is_vacant() || line.first != NONE {
+            return 0;
         }
+        self.lines.vacate(place);
+        line.last_or_permits
     }
 
     /// Hands a permit to the first in line, or keeps it.
+    #[inline]
     pub(crate) fn signal(&mut self, key: Key) -> Signalled {
-        match self.lines.entry(key) {
-            Entry::Vacant(entry) => {
-                entry.insert(Line {
-                    first: NONE,
-                    last_or_permits: 1,
-                });
-            }
-            Entry::Occupied(mut entry) => {
-                let line = entry.get_mut();
-                if line.first != NONE {
-                    let first = line.first;
-                    self.leave_line(first);
-                    return Signalled::Granted(self.wake(first, Stage::Granted));
-                }
-                line.last_or_permits = line.last_or_permits.saturating_add(1);
-            }
+        let place = self.lines.find(key);
+        let line = self.lines.at(place);
+        if line.first != NONE {
+            self.leave_line_at(place, line.first);
+            return Signalled::Granted(self.wake(line.first, Stage::Granted));
+        }
+        let kept = Line::of_permits(line.last_or_permits.saturating_add(1));
+        if line.is_vacant() {
+            self.lines.take(place, key, kept);
+        } else {
+            *self.lines.at_mut(place) = kept;
         }
         Signalled::Kept
     }
 
     /// Takes the first in line out and wakes it without a permit; `None` when nobody is in line.
     pub(crate) fn wake_first(&mut self, key: Key) -> Option<Wake> {
-        let first = self
-            .lines
-            .get(&key)
-            .map(|line| line.first)
-            .filter(|&first| first != NONE)?;
-        self.leave_line(first);
+        let place = self.lines.find(key);
+        let first = self.lines.at(place).first;
+        if first == NONE {
+            return None;
+        }
+        self.leave_line_at(place, first);
         Some(self.wake(first, Stage::Woken))
     }
 
     /// Notes that a waiter's wait is over.
+    #[inline(always)]
     pub(crate) fn wake(&mut self, index: u32, stage: Stage) -> Wake {
         let waiter = &mut self.records[index as usize];
         waiter.stage = stage;
+        let task = waiter.task;
         let waker = if std::mem::take(&mut waiter.has_waker) {
             self.wakers.remove(&index)
         } else {
             None
         };
-        Wake {
-            task: self.records[index as usize].task,
-            waker,
-        }
+        Wake { task, waker }
     }
 
     /// Whether the wait is over. If so the record is gone, else it is from now on this task and this waker
@@ -351,7 +307,7 @@ impl Waiters {
     pub(crate) fn finish_or_renew(
         &mut self,
         index: u32,
-        task: Option<TaskId>,
+        task: TaskId,
         waker: Option<Waker>,
     ) -> (bool, Option<Waker>) {
         let waiter = &mut self.records[index as usize];
@@ -359,7 +315,7 @@ impl Waiters {
             self.vacate(index);
             return (true, waker);
         }
-        waiter.task = task.unwrap_or(TaskId::NOBODY);
+        waiter.task = task;
         let had_waker = std::mem::replace(&mut waiter.has_waker, waker.is_some());
         let before = match waker {
             Some(waker) => self.wakers.insert(index, waker),
@@ -371,57 +327,56 @@ impl Waiters {
 
     /// Removes a waiter whose future is being dropped, out of its line too if it is in one. Its waker is
     /// given back, to be dropped when nothing is borrowed.
-    pub(crate) fn remove(&mut self, index: u32) -> (Waiter, Option<Waker>) {
-        if self.records[index as usize].stage == Stage::Pending {
+    pub(crate) fn remove(&mut self, index: u32) -> (Target, Stage, Option<Waker>) {
+        let Waiter { target, stage, .. } = self.records[index as usize];
+        if stage == Stage::Pending {
             self.leave_line(index);
         }
-        let Wake { waker, .. } = self.wake(index, self.records[index as usize].stage);
-        (self.vacate(index), waker)
+        let Wake { waker, .. } = self.wake(index, stage);
+        self.vacate(index);
+        (target, stage, waker)
     }
 
-    fn vacate(&mut self, index: u32) -> Waiter {
-        let vacant = Waiter {
-            target: Target::Vacant { next: self.vacant },
-            task: TaskId::NOBODY,
-            stage: Stage::Pending,
-            has_waker: false,
-        };
+    #[inline]
+    fn vacate(&mut self, index: u32) {
+        self.records[index as usize].target = Target::Vacant { next: self.vacant };
         self.vacant = index;
         self.len -= 1;
-        std::mem::replace(&mut self.records[index as usize], vacant)
     }
 
     /// Takes a waiter out of the line it stands in, if it waits for a key.
     fn leave_line(&mut self, index: u32) {
+        if let Target::Key { key, .. } = self.records[index as usize].target {
+            self.leave_line_at(self.lines.find(key), index);
+        }
+    }
+
+    /// Takes a waiter out of its line, which is at that place.
+    #[inline(always)]
+    fn leave_line_at(&mut self, place: PlaceIndex, index: u32) {
         let Target::Key {
-            key,
             external,
             before,
             behind,
+            ..
         } = self.records[index as usize].target
         else {
-            return;
+            unreachable!("only waiters for a key stand in a line");
         };
         self.external -= usize::from(external);
         if before == NONE && behind == NONE {
-            self.lines.remove(&key);
+            self.lines.vacate(place);
             return;
         }
-        if before != NONE {
+        if before == NONE {
+            self.lines.at_mut(place).first = behind;
+        } else {
             *self.neighbours(before).1 = behind;
         }
-        if behind != NONE {
-            *self.neighbours(behind).0 = before;
-        }
-        let line = self
-            .lines
-            .get_mut(&key)
-            .expect("a line, because somebody stands in it");
-        if before == NONE {
-            line.first = behind;
-        }
         if behind == NONE {
-            line.last_or_permits = before;
+            self.lines.at_mut(place).last_or_permits = before;
+        } else {
+            *self.neighbours(behind).0 = before;
         }
     }
 
@@ -449,7 +404,11 @@ mod tests {
         for leaver in 0..4 {
             let mut waiters = Waiters::new();
             let line: Vec<u32> = (0..4)
-                .map(|task| waiters.enqueue(key, true, Some(TaskId::new(task, 0)), None))
+                .map(|task| {
+                    let task = TaskId::new(task, 0);
+                    let index = waiters.take_permit_or_enqueue(key, true, task, &mut None);
+                    index.expect("no permit is kept")
+                })
                 .collect();
             waiters.remove(line[leaver as usize]);
             let woken: Vec<u32> = std::iter::from_fn(|| waiters.wake_first(key))

@@ -12,7 +12,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use scheduler::{Handle, Idle, JoinError, JoinHandle, Key, Priority, RunState, Scheduler, TaskId};
+use scheduler::{
+    Either, Elapsed, Handle, Idle, JoinError, JoinHandle, Key, Priority, RunState, Scheduler,
+    TaskId,
+};
 
 mod model;
 mod support;
@@ -25,13 +28,21 @@ const KEYS: usize = 3;
 pub(crate) enum Step {
     Yield,
     Sleep(u64),
-    Wait(usize),
+    /// `true` for a wait for something outside.
+    Wait(usize, bool),
     WaitTimeout(usize, u64),
+    /// Waits for the first of two keys, which may be the same.
+    Select(usize, usize),
     Signal(usize),
     Broadcast(usize),
+    Clear(usize),
     Spawn(Priority, Program),
     /// Joins the child spawned so many steps into the list of those not joined yet, if there is one.
     Join(usize),
+    /// The same, for no longer than that.
+    JoinTimeout(usize, u64),
+    /// Lets such a child go.
+    Detach(usize),
     /// Cancels one of all tasks ever spawned.
     Cancel(usize),
     Panic,
@@ -46,11 +57,15 @@ fn step() -> impl Strategy<Value = Step> {
     let leaf = prop_oneof![
         3 => Just(Step::Yield),
         3 => (0..6_u64).prop_map(Step::Sleep),
-        3 => (0..KEYS).prop_map(Step::Wait),
+        3 => (0..KEYS, prop::bool::weighted(0.2)).prop_map(|(key, external)| Step::Wait(key, external)),
         3 => (0..KEYS, 0..4_u64).prop_map(|(key, nanos)| Step::WaitTimeout(key, nanos)),
-        4 => (0..KEYS).prop_map(Step::Signal),
+        3 => (0..KEYS, 0..KEYS).prop_map(|(one, other)| Step::Select(one, other)),
+        6 => (0..KEYS).prop_map(Step::Signal),
         1 => (0..KEYS).prop_map(Step::Broadcast),
+        1 => (0..KEYS).prop_map(Step::Clear),
         3 => (0..4_usize).prop_map(Step::Join),
+        2 => (0..4_usize, 0..4_u64).prop_map(|(child, nanos)| Step::JoinTimeout(child, nanos)),
+        1 => (0..4_usize).prop_map(Step::Detach),
         2 => any::<usize>().prop_map(Step::Cancel),
         1 => Just(Step::Panic),
     ];
@@ -129,9 +144,22 @@ fn execute(
                         .await;
                     "slept".into()
                 }
-                Step::Wait(key) => {
-                    world.await_it(handle.wait(world.keys[key])).await;
+                Step::Wait(key, external) => {
+                    let key = world.keys[key];
+                    let wait = if external {
+                        handle.wait_external(key)
+                    } else {
+                        handle.wait(key)
+                    };
+                    world.await_it(wait).await;
                     "waited".into()
+                }
+                Step::Select(one, other) => {
+                    let [one, other] = [one, other].map(|key| handle.wait(world.keys[key]));
+                    match world.await_it(handle.select(one, other)).await {
+                        Either::Left(()) => "selected: left".into(),
+                        Either::Right(()) => "selected: right".into(),
+                    }
                 }
                 Step::WaitTimeout(key, nanos) => {
                     let wait = handle.wait(world.keys[key]);
@@ -146,19 +174,29 @@ fn execute(
                     handle.broadcast(world.keys[key]);
                     "broadcast".into()
                 }
+                Step::Clear(key) => format!("cleared: {}", handle.clear(world.keys[key])),
                 Step::Spawn(priority, ref program) => {
                     children.push(world.spawn(priority, program));
                     "spawned".into()
                 }
-                Step::Join(child) if child < children.len() => {
-                    let child = children.remove(child);
-                    match world.await_it(child).await {
-                        Ok(child) => format!("joined {child}"),
-                        Err(JoinError::Cancelled) => "joined: cancelled".into(),
-                        Err(JoinError::Panicked(message)) => format!("joined: {message}"),
-                    }
+                Step::Join(child) | Step::JoinTimeout(child, _) | Step::Detach(child)
+                    if child >= children.len() =>
+                {
+                    continue;
                 }
-                Step::Join(_) => continue,
+                Step::Join(child) => joined(world.await_it(children.remove(child)).await),
+                Step::JoinTimeout(child, nanos) => {
+                    let child = children.remove(child);
+                    let child = handle.timeout(Duration::from_nanos(nanos), child);
+                    world
+                        .await_it(child)
+                        .await
+                        .map_or_else(|Elapsed| "joined: late".into(), joined)
+                }
+                Step::Detach(child) => {
+                    children.remove(child).detach();
+                    "detached".into()
+                }
                 Step::Cancel(victim) => {
                     let victim = {
                         let born = world.born.borrow();
@@ -173,6 +211,14 @@ fn execute(
         }
         task
     })
+}
+
+fn joined(outcome: Result<usize, JoinError>) -> String {
+    match outcome {
+        Ok(child) => format!("joined {child}"),
+        Err(JoinError::Cancelled) => "joined: cancelled".into(),
+        Err(JoinError::Panicked(message)) => format!("joined: {message}"),
+    }
 }
 
 /// How a run is driven.
@@ -191,7 +237,8 @@ struct History {
     events: Vec<Event>,
     polls: u64,
     trace_hash: u64,
-    deadlocked: Vec<usize>,
+    /// Tasks that can never run again; `None` when something outside may still wake one.
+    deadlocked: Option<Vec<usize>>,
 }
 
 fn run(roots: &[Program], drive: Drive) -> History {
@@ -227,9 +274,14 @@ fn run(roots: &[Program], drive: Drive) -> History {
             .expect("a task of this run")
     };
     let deadlocked = match to_the_end(&mut scheduler) {
-        Idle::Finished => Vec::new(),
-        Idle::Deadlock(waiting) => waiting.iter().map(|waiting| number(waiting.task)).collect(),
-        idle => panic!("ended with {idle}"),
+        Idle::Finished => Some(Vec::new()),
+        Idle::Deadlock(waiting) => {
+            let mut tasks: Vec<_> = waiting.iter().map(|waiting| number(waiting.task)).collect();
+            tasks.sort_unstable();
+            Some(tasks)
+        }
+        Idle::External => None,
+        idle @ Idle::UntilTimer(_) => panic!("ended with {idle}"),
     };
     // What is left waits for signals that nobody will send. It can always be cancelled, and then nothing
     // at all is left: no task, no timer, no wait.
@@ -246,10 +298,11 @@ fn run(roots: &[Program], drive: Drive) -> History {
         stats.tasks,
         stats.ready,
         stats.timers,
-        stats.waits,
+        (stats.waits, stats.external_waits),
         stats.keys,
     );
-    assert_eq!(left, (0, 0, 0, 0, 0));
+    assert_eq!(left, (0, 0, 0, (0, 0), 0));
+    assert_eq!(stats.spawned_total, born.len() as u64);
     let trace_hash = scheduler.trace_hash();
     drop(scheduler);
     History {
@@ -269,9 +322,7 @@ proptest! {
         let expected = model::run(&roots, KEYS);
         prop_assert_eq!(history.events, expected.events);
         prop_assert_eq!(history.polls, expected.polls);
-        let mut deadlocked = history.deadlocked;
-        deadlocked.sort_unstable();
-        prop_assert_eq!(deadlocked, expected.deadlocked);
+        prop_assert_eq!(history.deadlocked, expected.deadlocked);
     }
 
     #[test]

@@ -19,10 +19,16 @@ enum Pause {
     Asleep(bool),
     /// A wait; `Some` when it has been woken, with whether that was by a permit.
     Waiting(usize, Option<bool>),
+    /// The same for something outside.
+    WaitingOutside(usize, Option<bool>),
+    /// Two waits at once, each as above.
+    Selecting([usize; 2], [Option<bool>; 2]),
     /// A wait with a timeout: the wait as above, and whether its time is up.
     WaitingTimed(usize, Option<bool>, bool),
     /// Joining a task.
     Joining(usize),
+    /// Joining a task with a timeout, and whether its time is up.
+    JoiningTimed(usize, bool),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +53,7 @@ struct Task {
 pub(crate) struct Expected {
     pub(crate) events: Vec<Event>,
     pub(crate) polls: u64,
-    pub(crate) deadlocked: Vec<usize>,
+    pub(crate) deadlocked: Option<Vec<usize>>,
 }
 
 struct Model {
@@ -56,8 +62,8 @@ struct Model {
     credits: [u64; 4],
     /// Deadline and task, in the order in which they were set.
     timers: Vec<(u64, usize)>,
-    /// Key and task, in the order in which they began to wait.
-    line: Vec<(usize, usize)>,
+    /// Key, task, and which of its waits, in the order in which they began.
+    line: Vec<(usize, usize, usize)>,
     permits: Vec<u64>,
     now: u64,
     polls: u64,
@@ -81,7 +87,9 @@ pub(crate) fn run(roots: &[Program], keys: usize) -> Expected {
     }
     model.run_to_the_end();
     let alive = |task: &usize| model.tasks[*task].end.is_none();
-    let deadlocked: Vec<usize> = (0..model.tasks.len()).filter(alive).collect();
+    let outside = |task: &usize| matches!(model.tasks[*task].pause, Pause::WaitingOutside(_, None));
+    let left: Vec<usize> = (0..model.tasks.len()).filter(alive).collect();
+    let deadlocked = (!left.iter().any(outside)).then_some(left);
     for task in 0..model.tasks.len() {
         model.cancel(task);
     }
@@ -115,7 +123,9 @@ impl Model {
                 .collect();
             for (_, task) in due {
                 match &mut self.tasks[task].pause {
-                    Pause::Asleep(up) | Pause::WaitingTimed(_, _, up) => *up = true,
+                    Pause::Asleep(up)
+                    | Pause::WaitingTimed(_, _, up)
+                    | Pause::JoiningTimed(_, up) => *up = true,
                     pause => panic!("a timer fired in {pause:?}"),
                 }
                 self.make_ready(task);
@@ -181,18 +191,21 @@ impl Model {
     }
 
     fn signal(&mut self, key: usize) {
-        match self.line.iter().position(|&(waited, _)| waited == key) {
+        match self.line.iter().position(|waiter| waiter.0 == key) {
             Some(place) => {
-                let (_, task) = self.line.remove(place);
-                self.wake(task, true);
+                let (_, task, which) = self.line.remove(place);
+                self.wake(task, which, true);
             }
             None => self.permits[key] += 1,
         }
     }
 
-    fn wake(&mut self, task: usize, permit: bool) {
+    fn wake(&mut self, task: usize, which: usize, permit: bool) {
         match &mut self.tasks[task].pause {
-            Pause::Waiting(_, woken) | Pause::WaitingTimed(_, woken, _) => *woken = Some(permit),
+            Pause::Waiting(_, woken)
+            | Pause::WaitingOutside(_, woken)
+            | Pause::WaitingTimed(_, woken, _) => *woken = Some(permit),
+            Pause::Selecting(_, woken) => woken[which] = Some(permit),
             pause => panic!("woken in {pause:?}"),
         }
         self.make_ready(task);
@@ -243,19 +256,54 @@ impl Model {
             (Step::Sleep(_), Pause::Asleep(false)) => return None,
             (Step::Sleep(_), _) => "slept".into(),
 
-            (Step::Wait(key), Pause::No) => {
+            (Step::Wait(key, external), Pause::No) => {
                 if !self.take_permit(*key) {
-                    self.line.push((*key, task));
-                    return self.park(task, Pause::Waiting(*key, None), false);
+                    self.line.push((*key, task, 0));
+                    let pause = if *external {
+                        Pause::WaitingOutside
+                    } else {
+                        Pause::Waiting
+                    };
+                    return self.park(task, pause(*key, None), false);
                 }
                 "waited".into()
             }
-            (Step::Wait(_), Pause::Waiting(_, None)) => return None,
-            (Step::Wait(_), _) => "waited".into(),
+            (Step::Wait(..), Pause::Waiting(_, None) | Pause::WaitingOutside(_, None)) => {
+                return None;
+            }
+            (Step::Wait(..), _) => "waited".into(),
+
+            (Step::Select(one, other), Pause::No) => {
+                if self.take_permit(*one) {
+                    return Some("selected: left".into());
+                }
+                // The first stands in line already when the second looks for a permit.
+                if self.take_permit(*other) {
+                    return Some("selected: right".into());
+                }
+                self.line.extend([(*one, task, 0), (*other, task, 1)]);
+                let pause = Pause::Selecting([*one, *other], [None, None]);
+                return self.park(task, pause, false);
+            }
+            (Step::Select(..), Pause::Selecting(_, [None, None])) => return None,
+            (Step::Select(..), Pause::Selecting(keys, woken)) => {
+                self.line.retain(|waiter| waiter.1 != task);
+                // The loser is dropped, and a permit that it was given goes on.
+                if let [Some(_), Some(true)] = woken {
+                    self.signal(keys[1]);
+                }
+                let left = woken[0].is_some();
+                if left {
+                    "selected: left"
+                } else {
+                    "selected: right"
+                }
+                .into()
+            }
 
             (Step::WaitTimeout(key, nanos), Pause::No) => {
                 if !self.take_permit(*key) {
-                    self.line.push((*key, task));
+                    self.line.push((*key, task, 0));
                     if *nanos > 0 {
                         self.timers.push((self.now + nanos, task));
                     }
@@ -271,7 +319,7 @@ impl Model {
             }
             (Step::WaitTimeout(..), Pause::WaitingTimed(_, None, false)) => return None,
             (Step::WaitTimeout(..), _) => {
-                self.line.retain(|&(_, waiter)| waiter != task);
+                self.line.retain(|waiter| waiter.1 != task);
                 "waited: false".into()
             }
 
@@ -286,7 +334,7 @@ impl Model {
                     .collect();
                 woken
                     .into_iter()
-                    .for_each(|(_, waiter)| self.wake(waiter, false));
+                    .for_each(|(_, waiter, which)| self.wake(waiter, which, false));
                 "broadcast".into()
             }
             (Step::Spawn(priority, program), _) => {
@@ -294,19 +342,45 @@ impl Model {
                 self.tasks[task].handles.push(child);
                 "spawned".into()
             }
+            (Step::Clear(key), _) => {
+                format!("cleared: {}", std::mem::take(&mut self.permits[*key]))
+            }
+            (Step::Join(child) | Step::JoinTimeout(child, _) | Step::Detach(child), Pause::No)
+                if *child >= self.tasks[task].handles.len() =>
+            {
+                String::new()
+            }
+            (Step::Detach(child), _) => {
+                self.tasks[task].handles.remove(*child);
+                "detached".into()
+            }
             (Step::Join(child), Pause::No) => {
-                if *child >= self.tasks[task].handles.len() {
-                    return Some(String::new());
-                }
                 let child = self.tasks[task].handles.remove(*child);
                 self.tasks[task].pause = Pause::Joining(child);
                 return self.advance(task, step);
             }
-            (Step::Join(_), Pause::Joining(child)) => match self.tasks[child].end? {
-                End::Returned => format!("joined {child}"),
-                End::Cancelled => "joined: cancelled".into(),
-                End::Panicked => "joined: thrown".into(),
-            },
+            (Step::Join(_), Pause::Joining(child)) => joined(child, self.tasks[child].end?),
+            (Step::JoinTimeout(child, nanos), Pause::No) => {
+                let child = self.tasks[task].handles.remove(*child);
+                if let Some(end) = self.tasks[child].end {
+                    return Some(joined(child, end));
+                }
+                if *nanos > 0 {
+                    self.timers.push((self.now + nanos, task));
+                }
+                let up = *nanos == 0;
+                return self.park(task, Pause::JoiningTimed(child, up), up);
+            }
+            (Step::JoinTimeout(..), Pause::JoiningTimed(child, up)) => {
+                match (self.tasks[child].end, up) {
+                    (Some(end), _) => {
+                        self.timers.retain(|&(_, sleeper)| sleeper != task);
+                        joined(child, end)
+                    }
+                    (None, true) => "joined: late".into(),
+                    (None, false) => return None,
+                }
+            }
             (Step::Cancel(victim), _) => {
                 let victim = victim % self.tasks.len();
                 format!("cancelled: {}", self.cancel(victim))
@@ -350,9 +424,11 @@ impl Model {
         self.ready.retain(|&ready| ready != task);
         self.tasks[task].end = Some(end);
         let parent = self.tasks[task].parent;
-        if let Some(parent) =
-            parent.filter(|&parent| self.tasks[parent].pause == Pause::Joining(task))
-        {
+        let joins = |&parent: &usize| match self.tasks[parent].pause {
+            Pause::Joining(joined) | Pause::JoiningTimed(joined, _) => joined == task,
+            _ => false,
+        };
+        if let Some(parent) = parent.filter(joins) {
             self.make_ready(parent);
         }
     }
@@ -360,11 +436,28 @@ impl Model {
     /// Takes back what a task waits for; a permit that it was given goes to the next in line.
     fn drop_pause(&mut self, task: usize) {
         self.timers.retain(|&(_, sleeper)| sleeper != task);
-        self.line.retain(|&(_, waiter)| waiter != task);
-        if let Pause::Waiting(key, Some(true)) | Pause::WaitingTimed(key, Some(true), _) =
-            self.tasks[task].pause
-        {
-            self.signal(key);
+        self.line.retain(|waiter| waiter.1 != task);
+        match self.tasks[task].pause {
+            Pause::Waiting(key, Some(true))
+            | Pause::WaitingOutside(key, Some(true))
+            | Pause::WaitingTimed(key, Some(true), _) => self.signal(key),
+            Pause::Selecting(keys, woken) => {
+                // Variables are dropped in the reverse order of their making.
+                for which in [1, 0] {
+                    if woken[which] == Some(true) {
+                        self.signal(keys[which]);
+                    }
+                }
+            }
+            _ => {}
         }
+    }
+}
+
+fn joined(child: usize, end: End) -> String {
+    match end {
+        End::Returned => format!("joined {child}"),
+        End::Cancelled => "joined: cancelled".into(),
+        End::Panicked => "joined: thrown".into(),
     }
 }
