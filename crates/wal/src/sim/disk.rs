@@ -217,6 +217,8 @@ pub(super) struct Disk {
     /// Counts crashes and kills: handles and locks of an earlier life are void.
     life: u64,
     now: Duration,
+    /// By how much the wall clock was set forward, or back, in milliseconds.
+    wall_offset_ms: i64,
     sync_latency: Duration,
     capacity: u64,
     inodes: Vec<Inode>,
@@ -236,6 +238,7 @@ impl Disk {
             random: Random(seed),
             life: 0,
             now: Duration::ZERO,
+            wall_offset_ms: 0,
             sync_latency: Duration::ZERO,
             capacity: u64::MAX,
             inodes: Vec::new(),
@@ -290,6 +293,19 @@ impl Disk {
         self.changes
     }
 
+    pub(super) fn has_power(&self) -> bool {
+        self.changes < self.power_until
+    }
+
+    pub(super) fn heal(&mut self) {
+        self.faults.clear();
+        if self.has_power() {
+            self.power_until = u64::MAX;
+        }
+        self.capacity = u64::MAX;
+        self.sync_latency = Duration::ZERO;
+    }
+
     pub(super) fn set_capacity(&mut self, bytes: u64) {
         self.capacity = bytes;
     }
@@ -315,7 +331,11 @@ impl Disk {
     }
 
     pub(super) fn unix_ms(&self) -> u64 {
-        EPOCH_UNIX_MS + self.now.as_millis() as u64
+        (EPOCH_UNIX_MS + self.now.as_millis() as u64).saturating_add_signed(self.wall_offset_ms)
+    }
+
+    pub(super) fn set_wall_clock(&mut self, by_ms: i64) {
+        self.wall_offset_ms = self.wall_offset_ms.saturating_add(by_ms);
     }
 
     pub(super) fn fill_random(&mut self, bytes: &mut [u8]) {
@@ -557,7 +577,7 @@ impl Disk {
     }
 
     fn check_power(&self) -> io::Result<()> {
-        if self.changes < self.power_until {
+        if self.has_power() {
             return Ok(());
         }
         Err(io::Error::other("the power is off"))
