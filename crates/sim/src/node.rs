@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use metrics::Registry;
 use pal::{EventKind, Filter, Pal, StartAt, Subscription};
-use runtime::engine::{Engine, EngineOptions, Input, Reply};
+use runtime::engine::{Engine, EngineOptions, Input, Release, Reply};
 use runtime::entry::{Entry, Record};
 use runtime::{
     Dump, Idleness, Instruments, JobError, JobFilter, JobId, JobSpec, JobState, JobView, Json,
@@ -23,13 +23,17 @@ use scheduler::Time;
 use wal::sim::MemStorage;
 use wal::{AppendError, BlobStore, Log, Lsn, OpenError, Options, Storage, Submission, WriterEvent};
 
-use super::world::{Runner, World};
+use crate::history::History;
+use crate::ledger::Ledger;
+use crate::world::{Runner, World};
 
-const LOG_DIR: &str = "/log";
-const BLOB_DIR: &str = "/blobs";
+/// Where a node's log is.
+pub const LOG_DIR: &str = "/log";
+/// Where a node's blobs are.
+pub const BLOB_DIR: &str = "/blobs";
 
 /// How a node is set up.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Setup {
     /// What it takes on.
     pub limits: Limits,
@@ -69,10 +73,38 @@ struct Life {
     to_write: VecDeque<Submission>,
     /// Written, and the engine does not know yet.
     to_report: VecDeque<WriterEvent>,
+    /// The log's writer is to delete what is not needed any more.
+    release: Option<Release>,
+    writing: Writing,
+    failure: Option<wal::Failure>,
+    space_low: bool,
     busy: bool,
     deadline: Option<Time>,
     stopped: Option<Stopped>,
     begun: Duration,
+}
+
+/// How the log's writer does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Writing {
+    GoingOn,
+    /// The disk is full, and what is in hand is tried again.
+    Stalled,
+    /// The log has failed; nothing is written any more.
+    Ended,
+}
+
+/// What came of letting the log's writer work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Worked {
+    /// There was nothing to write.
+    Nothing,
+    /// So many submissions were written, as one frame.
+    Wrote(usize),
+    /// There is no space.
+    Stalled,
+    /// The log has failed.
+    Failed,
 }
 
 /// A node, alive or not. Its disk and its clock outlive it.
@@ -87,6 +119,8 @@ pub struct Node {
     pub disk: MemStorage,
     /// Its events.
     pub events: Subscription,
+    /// What its log has acknowledged.
+    pub history: History,
     pal: Pal,
     life: Option<Life>,
     ids_drawn: Rc<Cell<u64>>,
@@ -111,6 +145,7 @@ impl Node {
             setup,
             programs,
             world,
+            history: History::default(),
             events: pal.subscribe(Filter::all(), StartAt::Now),
             pal,
             life: None,
@@ -141,15 +176,29 @@ impl Node {
         let mut recovery = Recovery::new();
         let mut records = Vec::new();
         let (log, _) = Log::open(options, Arc::clone(&storage), |lsn, bytes| {
-            records.push(bytes.to_vec());
+            records.push((lsn, bytes.to_vec()));
             recovery.take_in(lsn, bytes)
         })?;
+        // Whatever else may go wrong: what recovery has handed out is durable.
+        let news = match self.setup.sync {
+            wal::SyncPolicy::Always => self.history.compare(&records),
+            _ => {
+                *self.world.ledger_mut() = Ledger::default();
+                records
+            }
+        };
+        self.enter(&news);
         let recovery = recovery.finish().map_err(|source| OpenError::Visitor {
             lsn: Lsn::FIRST,
             source,
         })?;
-        self.world.begin_life(records);
-        let blobs = Arc::new(BlobStore::open(BLOB_DIR, storage).unwrap());
+        let blobs = BlobStore::open(BLOB_DIR, storage).map_err(|error| match error {
+            wal::BlobError::Io(failure) => OpenError::Io(failure),
+            wal::BlobError::NoSpace(failure) => OpenError::NoSpace(failure),
+            other => panic!("{other}"),
+        })?;
+        let blobs = Arc::new(blobs);
+        self.world.begin_life();
         let payloads = Arc::new(Payloads::new(blobs, self.setup.threshold_bytes));
         let (inbox, inputs) = channel();
         let begun = self.disk.monotonic();
@@ -182,6 +231,10 @@ impl Node {
             inputs,
             to_write: VecDeque::new(),
             to_report: VecDeque::new(),
+            release: None,
+            writing: Writing::GoingOn,
+            failure: None,
+            space_low: false,
             busy: true,
             deadline: None,
             stopped: None,
@@ -241,46 +294,146 @@ impl Node {
             life.stopped = turn.stopped;
         }
         if let Some(release) = turn.release {
-            let released = life.log.release(release.below, release.retention).unwrap();
-            if !released.is_empty() {
-                life.to_report.push_back(WriterEvent::Released(released));
-            }
+            life.release = Some(release);
         }
         for id in turn.garbage {
-            life.payloads.discard(id).unwrap();
+            // A blob that cannot be removed is found again at the next start.
+            let _ = life.payloads.discard(id);
         }
     }
 
     /// Writes the oldest submission, without telling the engine. Says whether there was one.
     pub fn write(&mut self) -> Result<bool, AppendError> {
-        let life = self.life.as_mut().expect("the node is alive");
-        let Some(submission) = life.to_write.front() else {
-            return Ok(false);
+        self.release()?;
+        Ok(self.append(1)? > 0)
+    }
+
+    /// Lets the log's writer do one round of what it does: delete what is not needed, write up to `most` submissions as one
+    /// frame, reserve the next segment. The engine is told by [`report`](Self::report).
+    pub fn work(&mut self, most: usize) -> Worked {
+        if self.life().writing == Writing::Ended {
+            return Worked::Nothing;
+        }
+        let done = self.release().and_then(|()| self.append(most));
+        let life = self.life();
+        let done = done.and_then(|count| {
+            if life.log.wants_reserve() {
+                life.log.reserve()?;
+            }
+            Ok(count)
+        });
+        if life.space_low != life.log.space_low() {
+            life.space_low = life.log.space_low();
+            let event = WriterEvent::SpaceLow(life.space_low);
+            life.to_report.push_back(event);
+        }
+        match done {
+            Ok(0) => Worked::Nothing,
+            Ok(count) => Worked::Wrote(count),
+            Err(AppendError::NoSpace(reason)) => {
+                if life.writing == Writing::GoingOn {
+                    life.writing = Writing::Stalled;
+                    life.to_report.push_back(WriterEvent::Stalled { reason });
+                }
+                Worked::Stalled
+            }
+            Err(AppendError::Failed(failure)) => {
+                life.writing = Writing::Ended;
+                life.failure = Some(failure.clone());
+                life.to_report.push_back(WriterEvent::Failed(failure));
+                Worked::Failed
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    fn release(&mut self) -> Result<(), AppendError> {
+        let Some(Release { below, retention }) = self.life().release.take() else {
+            return Ok(());
         };
-        let blobs = submission.blobs.iter().map(|(id, bytes)| (*id, &bytes[..]));
+        self.history.allow_release(below);
+        let life = self.life.as_mut().expect("the node is alive");
+        let released = life.log.release(below, retention)?;
+        let retention_ms = self.setup.retention.as_millis() as u64;
+        for segment in &released {
+            self.history.released(segment);
+            let ledger = self.world.ledger();
+            ledger.check_release(segment, retention_ms, self.disk.unix_ms());
+        }
+        if !released.is_empty() {
+            life.to_report.push_back(WriterEvent::Released(released));
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, most: usize) -> Result<usize, AppendError> {
+        let life = self.life.as_mut().expect("the node is alive");
+        let limit = life.log.payload_limit();
+        let mut bytes = 0;
+        let fits = |submission: &&Submission| {
+            bytes += submission.batch.encoded_bytes();
+            bytes <= limit
+        };
+        let count = life.to_write.iter().take(most).take_while(fits).count();
+        if count == 0 {
+            assert!(
+                life.to_write.is_empty(),
+                "a batch is larger than a frame may be"
+            );
+            return Ok(0);
+        }
+        let group: Vec<&Submission> = life.to_write.iter().take(count).collect();
+        let blobs = group.iter().flat_map(|submission| &submission.blobs);
         life.payloads
             .blobs()
-            .put_all(blobs)
+            .put_all(blobs.map(|(id, bytes)| (*id, &bytes[..])))
             .map_err(|error| match error {
                 wal::BlobError::NoSpace(failure) => AppendError::NoSpace(failure),
                 wal::BlobError::Io(failure) => AppendError::Failed(failure),
                 other => panic!("{other}"),
             })?;
-        let lsns = life.log.append(&[&submission.batch])?;
-        let Submission {
-            token, mut batch, ..
-        } = life.to_write.pop_front().unwrap();
-        for record in batch.iter() {
-            self.world.enter(record);
+        let batches: Vec<_> = group.iter().map(|submission| &submission.batch).collect();
+        let records = batches.iter().flat_map(|batch| batch.iter());
+        self.history
+            .try_frame(records.map(<[u8]>::to_vec).collect());
+        let first = match life.log.append(&batches) {
+            Ok(lsns) => lsns.start,
+            Err(error) => {
+                if !matches!(error, AppendError::Failed(_)) {
+                    self.history.withdraw();
+                }
+                return Err(error);
+            }
+        };
+        if life.writing == Writing::Stalled {
+            life.writing = Writing::GoingOn;
+            life.to_report.push_back(WriterEvent::Resumed);
         }
-        batch.clear();
-        life.to_report.push_back(WriterEvent::Durable {
-            token,
-            first: lsns.start,
-            last: lsns.end.prev(),
-            batch,
-        });
-        Ok(true)
+        let mut next = first;
+        for submission in life.to_write.drain(..count) {
+            let Submission {
+                token, mut batch, ..
+            } = submission;
+            let begin = next;
+            next = Lsn(begin.0 + batch.len() as u64);
+            batch.clear();
+            life.to_report.push_back(WriterEvent::Durable {
+                token,
+                first: begin,
+                last: next.prev(),
+                batch,
+            });
+        }
+        let news = self.history.acknowledge(first);
+        self.enter(&news);
+        Ok(count)
+    }
+
+    fn enter(&self, records: &[(Lsn, Vec<u8>)]) {
+        let mut ledger = self.world.ledger_mut();
+        for (lsn, record) in records {
+            ledger.enter(*lsn, record);
+        }
     }
 
     /// Tells the engine of what was written first and not told yet. Says whether there was anything.
@@ -302,7 +455,7 @@ impl Node {
     pub fn settle(&mut self) {
         for _ in 0..100_000 {
             self.turn();
-            let wrote = self.write().unwrap();
+            let wrote = matches!(self.work(1), Worked::Wrote(_));
             let reported = self.report();
             let ready = self.world.ready();
             for id in &ready {
@@ -319,6 +472,25 @@ impl Node {
         panic!("the node does not settle");
     }
 
+    /// Does what a process does that has [stopped](Self::stopped): ends the log's writer and itself. Whether the log could
+    /// be closed is known then.
+    pub fn exit(&mut self) -> Result<(), AppendError> {
+        let mut closed = match &self.life().failure {
+            Some(failure) => Err(AppendError::Failed(failure.clone())),
+            None => Ok(true),
+        };
+        while let Ok(true) = closed {
+            closed = self.write();
+        }
+        let life = self.life.take().expect("the node is alive");
+        self.trace = fold(self.trace, life.engine.trace_hash());
+        drop(life.engine);
+        self.world.end_life();
+        let closed = closed.and(life.log.close());
+        self.disk.kill();
+        closed
+    }
+
     /// Whether there is something to do now.
     pub fn is_due(&mut self) -> bool {
         let begun = self.life().begun;
@@ -330,6 +502,16 @@ impl Node {
     /// Submissions not written yet.
     pub fn unwritten(&mut self) -> usize {
         self.life().to_write.len()
+    }
+
+    /// How many events of the log's writer the engine does not know of yet.
+    pub fn unreported(&mut self) -> usize {
+        self.life().to_report.len()
+    }
+
+    /// The payloads of this life.
+    pub fn payloads(&mut self) -> &Arc<Payloads> {
+        &self.life().payloads
     }
 
     /// Whether the next turn would do anything by itself.
