@@ -116,7 +116,7 @@ impl<R: EffectRunner> Engine<R> {
             self.deliverable.push_back(slot);
         }
         let Delivery {
-            entry,
+            mut entry,
             payload,
             blob,
             event,
@@ -144,6 +144,8 @@ impl<R: EffectRunner> Engine<R> {
                 self.handle.cancel(root);
             }
         }
+        // What was delivered since this came in may have moved the job's time on, beyond the wall clock even.
+        entry.not_before(job.cell.now_ms());
         let settled = match &entry {
             Entry::Completed { step, attempt, .. } => Some(job.effect_id(*step, *attempt)),
             _ => None,
