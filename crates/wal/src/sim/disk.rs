@@ -105,6 +105,8 @@ struct Inode {
     sectors: BTreeMap<u64, Vec<Sector>>,
     /// The lengths since the last sync, oldest first.
     lengths: Vec<u64>,
+    /// How long it is at least because room was reserved for it.
+    reserved: u64,
 }
 
 impl Inode {
@@ -143,6 +145,7 @@ impl Inode {
             self.write_sector(number, &ZEROS);
         }
         self.live.length = 0;
+        self.reserved = 0;
         self.lengths.push(0);
     }
 
@@ -510,14 +513,21 @@ impl Disk {
         }
         // Whatever did not make it is not tried again, and reading shows it all the same.
         let mut random = self.split_random();
-        self.inodes[inode].settle(&mut |choices| if random.coin() { choices - 1 } else { 0 });
+        let inode = &mut self.inodes[inode];
+        inode.settle(&mut |choices| if random.coin() { choices - 1 } else { 0 });
+        if inode.durable.length < inode.reserved {
+            // Room is reserved by the file system's journal, which forgets nothing: this is still to do.
+            inode.lengths.push(inode.reserved);
+        }
         struck
     }
 
     pub(super) fn allocate(&mut self, inode: usize, bytes: u64) -> io::Result<()> {
         self.check_room(inode, bytes)?;
         self.change(Some(Op::Allocate))?;
-        self.inodes[inode].grow(bytes);
+        let inode = &mut self.inodes[inode];
+        inode.reserved = inode.reserved.max(bytes);
+        inode.grow(bytes);
         Ok(())
     }
 

@@ -11,8 +11,8 @@
 //! - each creation, renaming or removal since the last sync of its directory has happened or not,
 //!   independently of all others;
 //! - a failed sync of a file makes any part durable and forgets that the rest was ever written, as
-//!   Linux does, while reading still shows it; names, which file systems keep in a journal, are
-//!   not forgotten;
+//!   Linux does, while reading still shows it; names and reserved room, which file systems keep in a
+//!   journal, are not forgotten;
 //! - a failed write has written any part;
 //! - space runs out when the disk is smaller than the files on it.
 //!
@@ -366,6 +366,27 @@ mod tests {
         assert_eq!(machine.unix_ms(), begun_ms + 500 - 3_600_000);
         machine.set_wall_clock(i64::MIN);
         assert_eq!(machine.unix_ms(), 0, "there is no time before 1970");
+    }
+
+    #[test]
+    fn a_failed_sync_forgets_what_was_written_and_not_what_was_reserved() {
+        for seed in 0..20 {
+            let machine = MemStorage::new(seed);
+            machine.create_dir_all(Path::new("/d")).unwrap();
+            let path = Path::new("/d/file");
+            let file = machine.open(path, Access::Create).unwrap();
+            machine.sync_dir(Path::new("/d")).unwrap();
+            file.allocate(4096).unwrap();
+            file.write_all_at(b"forgotten", 0).unwrap();
+            machine.fail(Op::Sync, 1, ErrorKind::Other);
+            assert!(file.sync_data().is_err());
+            file.write_all_at(b"kept", 1024).unwrap();
+            file.sync_data().unwrap();
+            machine.crash();
+            let bytes = machine.read_file(path).unwrap();
+            assert_eq!((bytes.len(), &bytes[1024..1028]), (4096, &b"kept"[..]));
+            assert!([&b"forgotten"[..], &[0; 9]].contains(&&bytes[..9]));
+        }
     }
 
     #[test]
