@@ -53,6 +53,8 @@ mod core;
 mod dump;
 mod handle;
 mod join;
+#[cfg(planted)]
+pub mod planted;
 mod ready;
 mod report;
 mod scheduler;

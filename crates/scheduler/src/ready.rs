@@ -142,6 +142,10 @@ impl ReadyQueue {
             return None;
         }
         let mut eligible = self.occupied & self.funded;
+        #[cfg(planted)]
+        if crate::planted::is("low-priority-starved") {
+            eligible = 0;
+        }
         if eligible == 0 {
             self.begin_round();
             eligible = self.occupied;

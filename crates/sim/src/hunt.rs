@@ -13,7 +13,8 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, Once, PoisonError};
 
-use crate::simulation::{Fate, Story, Trace, run};
+use crate::simulation::{Fate, Trace, run};
+use crate::story::Story;
 
 /// A run that failed.
 #[derive(Clone, Debug)]
@@ -113,10 +114,28 @@ pub fn try_seed(seed: u64, fate: Fate) -> Result<Trace, Box<Found>> {
 ///
 /// The first that fails, by number.
 pub fn hunt(seeds: Range<u64>) -> Result<Summary, Box<Found>> {
+    hunt_with(seeds, || {})
+}
+
+/// Runs many seeds with a fault planted.
+///
+/// # Errors
+///
+/// The first that fails, by number: it has found the fault.
+#[cfg(planted)]
+pub fn hunt_planted(fault: &'static str, seeds: Range<u64>) -> Result<Summary, Box<Found>> {
+    hunt_with(seeds, || {
+        wal::planted::plant(fault);
+        scheduler::planted::plant(fault);
+    })
+}
+
+fn hunt_with(seeds: Range<u64>, begin: impl Fn() + Sync) -> Result<Summary, Box<Found>> {
     let next = AtomicU64::new(seeds.start);
     let end = AtomicU64::new(seeds.end);
     let outcome = Mutex::new((Summary::default(), None::<Box<Found>>));
     let work = || {
+        begin();
         loop {
             let seed = next.fetch_add(1, Ordering::Relaxed);
             if seed >= end.load(Ordering::Relaxed) {

@@ -17,6 +17,7 @@
     clippy::unwrap_used,
     clippy::missing_errors_doc,
     clippy::missing_panics_doc,
+    clippy::should_implement_trait,
     reason = "this is test code: a panic is a failed test"
 )]
 
@@ -27,6 +28,7 @@ pub mod node;
 pub mod program;
 pub mod random;
 pub mod simulation;
+pub mod story;
 pub mod swarm;
 pub mod tale;
 pub mod world;

@@ -1,5 +1,8 @@
 //! A node: the engine, its log and its clock, driven by hand.
 
+mod log;
+mod writer;
+
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::future::Future;
@@ -13,19 +16,21 @@ use std::time::Duration;
 use metrics::Registry;
 use pal::{EventKind, Filter, Pal, StartAt, Subscription};
 use runtime::engine::{Engine, EngineOptions, Input, Release, Reply};
-use runtime::entry::{Entry, Record};
 use runtime::{
     Dump, Idleness, Instruments, JobError, JobFilter, JobId, JobSpec, JobState, JobView, Json,
-    Limits, LogState, Now, Page, Payloads, Programs, Recorded, RecoverError, Recovery, ReplayError,
-    Replayed, Shutdown, Stopped, SubmitError, Submitted,
+    Limits, LogState, Now, Page, Payloads, Programs, RecoverError, Recovery, Shutdown, Stopped,
+    SubmitError, Submitted,
 };
 use scheduler::Time;
 use wal::sim::MemStorage;
 use wal::{AppendError, BlobStore, Log, Lsn, OpenError, Options, Storage, Submission, WriterEvent};
 
+use self::writer::Writing;
 use crate::history::History;
 use crate::ledger::Ledger;
 use crate::world::{Runner, World};
+
+pub use self::writer::Worked;
 
 /// Where a node's log is.
 pub const LOG_DIR: &str = "/log";
@@ -73,8 +78,8 @@ struct Life {
     to_write: VecDeque<Submission>,
     /// Written, and the engine does not know yet.
     to_report: VecDeque<WriterEvent>,
-    /// The log's writer is to delete what is not needed any more.
-    release: Option<Release>,
+    /// The log's writer is to delete what is not needed any more, as of this time.
+    release: Option<(Release, u64)>,
     writing: Writing,
     failure: Option<wal::Failure>,
     space_low: bool,
@@ -82,29 +87,6 @@ struct Life {
     deadline: Option<Time>,
     stopped: Option<Stopped>,
     begun: Duration,
-}
-
-/// How the log's writer does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Writing {
-    GoingOn,
-    /// The disk is full, and what is in hand is tried again.
-    Stalled,
-    /// The log has failed; nothing is written any more.
-    Ended,
-}
-
-/// What came of letting the log's writer work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Worked {
-    /// There was nothing to write.
-    Nothing,
-    /// So many submissions were written, as one frame.
-    Wrote(usize),
-    /// There is no space.
-    Stalled,
-    /// The log has failed.
-    Failed,
 }
 
 /// A node, alive or not. Its disk and its clock outlive it.
@@ -294,139 +276,12 @@ impl Node {
             life.stopped = turn.stopped;
         }
         if let Some(release) = turn.release {
-            life.release = Some(release);
+            life.release = Some((release, now.unix_ms));
         }
         for id in turn.garbage {
             // A blob that cannot be removed is found again at the next start.
             let _ = life.payloads.discard(id);
         }
-    }
-
-    /// Writes the oldest submission, without telling the engine. Says whether there was one.
-    pub fn write(&mut self) -> Result<bool, AppendError> {
-        self.release()?;
-        Ok(self.append(1)? > 0)
-    }
-
-    /// Lets the log's writer do one round of what it does: delete what is not needed, write up to `most` submissions as one
-    /// frame, reserve the next segment. The engine is told by [`report`](Self::report).
-    pub fn work(&mut self, most: usize) -> Worked {
-        if self.life().writing == Writing::Ended {
-            return Worked::Nothing;
-        }
-        let done = self.release().and_then(|()| self.append(most));
-        let life = self.life();
-        let done = done.and_then(|count| {
-            if life.log.wants_reserve() {
-                life.log.reserve()?;
-            }
-            Ok(count)
-        });
-        if life.space_low != life.log.space_low() {
-            life.space_low = life.log.space_low();
-            let event = WriterEvent::SpaceLow(life.space_low);
-            life.to_report.push_back(event);
-        }
-        match done {
-            Ok(0) => Worked::Nothing,
-            Ok(count) => Worked::Wrote(count),
-            Err(AppendError::NoSpace(reason)) => {
-                if life.writing == Writing::GoingOn {
-                    life.writing = Writing::Stalled;
-                    life.to_report.push_back(WriterEvent::Stalled { reason });
-                }
-                Worked::Stalled
-            }
-            Err(AppendError::Failed(failure)) => {
-                life.writing = Writing::Ended;
-                life.failure = Some(failure.clone());
-                life.to_report.push_back(WriterEvent::Failed(failure));
-                Worked::Failed
-            }
-            Err(error) => panic!("{error}"),
-        }
-    }
-
-    fn release(&mut self) -> Result<(), AppendError> {
-        let Some(Release { below, retention }) = self.life().release.take() else {
-            return Ok(());
-        };
-        self.history.allow_release(below);
-        let life = self.life.as_mut().expect("the node is alive");
-        let released = life.log.release(below, retention)?;
-        let retention_ms = self.setup.retention.as_millis() as u64;
-        for segment in &released {
-            self.history.released(segment);
-            let ledger = self.world.ledger();
-            ledger.check_release(segment, retention_ms, self.disk.unix_ms());
-        }
-        if !released.is_empty() {
-            life.to_report.push_back(WriterEvent::Released(released));
-        }
-        Ok(())
-    }
-
-    fn append(&mut self, most: usize) -> Result<usize, AppendError> {
-        let life = self.life.as_mut().expect("the node is alive");
-        let limit = life.log.payload_limit();
-        let mut bytes = 0;
-        let fits = |submission: &&Submission| {
-            bytes += submission.batch.encoded_bytes();
-            bytes <= limit
-        };
-        let count = life.to_write.iter().take(most).take_while(fits).count();
-        if count == 0 {
-            assert!(
-                life.to_write.is_empty(),
-                "a batch is larger than a frame may be"
-            );
-            return Ok(0);
-        }
-        let group: Vec<&Submission> = life.to_write.iter().take(count).collect();
-        let blobs = group.iter().flat_map(|submission| &submission.blobs);
-        life.payloads
-            .blobs()
-            .put_all(blobs.map(|(id, bytes)| (*id, &bytes[..])))
-            .map_err(|error| match error {
-                wal::BlobError::NoSpace(failure) => AppendError::NoSpace(failure),
-                wal::BlobError::Io(failure) => AppendError::Failed(failure),
-                other => panic!("{other}"),
-            })?;
-        let batches: Vec<_> = group.iter().map(|submission| &submission.batch).collect();
-        let records = batches.iter().flat_map(|batch| batch.iter());
-        self.history
-            .try_frame(records.map(<[u8]>::to_vec).collect());
-        let first = match life.log.append(&batches) {
-            Ok(lsns) => lsns.start,
-            Err(error) => {
-                if !matches!(error, AppendError::Failed(_)) {
-                    self.history.withdraw();
-                }
-                return Err(error);
-            }
-        };
-        if life.writing == Writing::Stalled {
-            life.writing = Writing::GoingOn;
-            life.to_report.push_back(WriterEvent::Resumed);
-        }
-        let mut next = first;
-        for submission in life.to_write.drain(..count) {
-            let Submission {
-                token, mut batch, ..
-            } = submission;
-            let begin = next;
-            next = Lsn(begin.0 + batch.len() as u64);
-            batch.clear();
-            life.to_report.push_back(WriterEvent::Durable {
-                token,
-                first: begin,
-                last: next.prev(),
-                batch,
-            });
-        }
-        let news = self.history.acknowledge(first);
-        self.enter(&news);
-        Ok(count)
     }
 
     fn enter(&self, records: &[(Lsn, Vec<u8>)]) {
@@ -658,89 +513,6 @@ impl Node {
             events.push(event.kind.clone());
         }
         events
-    }
-
-    // --- the log ---
-
-    /// Everything in the log.
-    pub fn records(&self) -> Vec<(Lsn, Vec<u8>)> {
-        wal::Reader::open(LOG_DIR, Arc::new(self.disk.clone()), Lsn::FIRST)
-            .unwrap()
-            .map(Result::unwrap)
-            .collect()
-    }
-
-    /// Makes sure that every blob is there that an entry names.
-    pub fn assert_blobs_are_there(&self) {
-        let blobs = BlobStore::open(BLOB_DIR, Arc::new(self.disk.clone())).unwrap();
-        for (lsn, bytes) in self.records() {
-            if let Ok(Record::Job(_, entry)) = Record::decode(&bytes) {
-                entry.visit_blobs(|id| {
-                    let path = blobs.path_of(wal::BlobId(id));
-                    assert!(
-                        self.disk.read_file(&path).is_some(),
-                        "LSN {lsn} names a blob that is not there"
-                    );
-                });
-            }
-        }
-    }
-
-    /// The journal of a job.
-    pub fn recorded(&self, job: JobId) -> Vec<Recorded> {
-        let storage = Arc::new(self.disk.clone());
-        runtime::read_journal(LOG_DIR.as_ref(), storage, Lsn::FIRST, None, job).unwrap()
-    }
-
-    /// The journal of a job, read.
-    pub fn journal(&self, job: JobId) -> Vec<Entry> {
-        let recorded = self.recorded(job);
-        recorded.iter().map(|r| r.entry().unwrap()).collect()
-    }
-
-    /// The journal of a job in words, without its first entry and without hashes.
-    pub fn story(&self, job: JobId) -> Vec<String> {
-        let journal = self.journal(job);
-        let words = journal.iter().skip(1).map(Entry::describe);
-        words
-            .map(|words| match words.split_once(" (sha256") {
-                Some((before, _)) => before.to_owned(),
-                None => words,
-            })
-            .collect()
-    }
-
-    /// The entries of the node itself, in words.
-    pub fn node_story(&self) -> Vec<String> {
-        self.records()
-            .iter()
-            .filter_map(|(_, bytes)| match Record::decode(bytes).unwrap() {
-                Record::Node(entry) => Some(format!("{entry:?}")),
-                Record::Job(..) => None,
-            })
-            .collect()
-    }
-
-    /// Replays a job with this node's programs.
-    pub fn replay(&self, job: JobId) -> Result<Replayed, ReplayError> {
-        let storage: Arc<dyn Storage> = Arc::new(self.disk.clone());
-        let blobs = Arc::new(BlobStore::open(BLOB_DIR, storage).unwrap());
-        let payloads = Arc::new(Payloads::new(blobs, self.setup.threshold_bytes));
-        runtime::replay(&self.programs, &payloads, job, self.recorded(job))
-    }
-
-    /// Replays a job that is over, and makes sure of its hash.
-    pub fn assert_replays(&self, job: JobId) {
-        let replayed = self.replay(job).unwrap_or_else(|e| panic!("{job}: {e}"));
-        match self.journal(job).last() {
-            Some(Entry::Finished {
-                ending, journal, ..
-            }) => {
-                assert_eq!(replayed.hash, *journal);
-                assert_eq!(replayed.ending.as_ref(), Some(ending));
-            }
-            other => panic!("{job} is not over: {other:?}"),
-        }
     }
 }
 

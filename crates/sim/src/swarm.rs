@@ -121,6 +121,8 @@ pub struct Swarm {
     pub group_max: u64,
     /// How the node is set up.
     pub setup: Setup,
+    /// Whether it is looked at whether every task gets its share. It takes time.
+    pub is_watched: bool,
 }
 
 impl Swarm {
@@ -174,7 +176,7 @@ impl Swarm {
             limits: Limits {
                 live_jobs: 2 + random.below(6) as usize,
                 running_effects: 1 + random.below(6) as usize,
-                turn_polls: 1 + random.below(40),
+                turn_polls: 8 + random.below(40),
                 ..Limits::default()
             },
             retention: Duration::from_millis(*random.pick(&[0, 1_000, 60_000, 3_600_000])),
@@ -188,9 +190,13 @@ impl Swarm {
             pace,
             world,
             clients: 1 + random.below(7),
-            storm_steps: 50 + random.below(500),
+            storm_steps: match random.below(10) {
+                0 => 1_000 + random.below(1_000),
+                _ => 50 + random.below(450),
+            },
             group_max: 1 + random.below(3),
             setup,
+            is_watched: random.percent(20),
         }
     }
 }

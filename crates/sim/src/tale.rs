@@ -38,6 +38,8 @@ pub enum Deed {
     Since(u32, Box<Deed>),
     /// Draws a random number.
     Draw,
+    /// Keeps the scheduler busy, so many times.
+    Spin(u64),
     /// Panics.
     Panic,
     /// One after the other.
@@ -112,6 +114,7 @@ impl Deed {
             6 => Self::Signal((*random.pick(&SIGNALS)).to_owned()),
             // Some are too long to stand in their entry.
             7 => Self::Say("so ".repeat(1 + random.below(60) as usize)),
+            8 if random.percent(30) => Self::Spin(1 + random.below(40)),
             8 => Self::Draw,
             9 if random.percent(4) => Self::Panic,
             9 => Self::Sleep(random.below(100_000)),
@@ -210,6 +213,12 @@ impl Deed {
                     }
                 }
                 Self::Draw => context.random(),
+                Self::Spin(times) => {
+                    for _ in 0..times {
+                        let _ = context.spawn("spin", async {}).await;
+                    }
+                    9
+                }
                 Self::Panic => panic!("{PANIC_ON_PURPOSE}"),
                 Self::InOrder(deeds) => {
                     let mut seen = 3;

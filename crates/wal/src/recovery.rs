@@ -263,6 +263,8 @@ fn make_ready(
         file.allocate(header.capacity)
             .map_err(fail("reserve space for"))?;
     }
+    #[cfg(planted)]
+    let unsynced = unsynced.filter(|_| !crate::planted::is("page-cache-trusted"));
     if let Some(start) = unsynced {
         let mut bytes = vec![0; REWRITE_BYTES];
         let mut offset = start;
@@ -275,6 +277,12 @@ fn make_ready(
             offset += count as u64;
         }
     }
+    #[cfg(planted)]
+    let tail = if crate::planted::is("torn-tail-left") {
+        Tail::Clean
+    } else {
+        tail
+    };
     if let Tail::Torn { end } = tail {
         // A write that fails may have written any part, and what is left must still read as cut off. Behind its header a
         // torn frame may lose whatever it likes; a header may only once nothing is left behind it.

@@ -68,6 +68,10 @@ impl<R: EffectRunner> Engine<R> {
             }
             for slot in mem::take(&mut self.deliverable) {
                 self.deliver_next(slot);
+                #[cfg(planted)]
+                if wal::planted::is("two-deliveries-at-once") {
+                    self.deliver_next(slot);
+                }
             }
         }
     }
