@@ -147,11 +147,9 @@ impl Core {
             };
         }
         #[cfg(planted)]
-        let joiner = if crate::planted::is("join-lost") {
-            NONE
-        } else {
-            joiner
-        };
+        if crate::planted::is("join-lost") {
+            return Ended::default();
+        }
         if joiner == NONE {
             return Ended::default();
         }

@@ -43,7 +43,17 @@ impl fmt::Display for Found {
             writeln!(f, "  {line}")?;
         }
         writeln!(f, "seed {seed}, trace {hash:016x}, {fate:?}: {what}")?;
-        write!(f, "to repeat it: cargo xtask sim --seed {seed} --seeds 1")
+        let test = match fate {
+            Fate::Random => {
+                return write!(f, "to repeat it: cargo xtask sim --seed {seed} --seeds 1");
+            }
+            Fate::Spared | Fate::AtStep(_) => "a_crash_at_every_step",
+            Fate::AfterChanges(_) => "a_loss_of_power_at_every_change_of_the_disk",
+        };
+        write!(
+            f,
+            "to repeat it: TINKERBELL_SEED={seed} TINKERBELL_CASES=1 cargo test -p runtime --test it crash::{test}"
+        )
     }
 }
 
