@@ -201,7 +201,8 @@ fn every_planted_fault_is_found() {
                 if chosen.is_some() {
                     println!("{found} --planted {name}");
                 }
-                (found.seed.to_string(), found.what)
+                let by = found.what.lines().next().unwrap_or_default();
+                (found.seed.to_string(), by.to_owned())
             }
             Ok(_) => {
                 missed.push(*name);

@@ -33,10 +33,10 @@ impl Run {
                 self.end();
                 continue;
             }
-            assert_eq!(
-                self.node.log_state(),
-                LogState::Ok,
-                "the disk is well, and the engine does not know"
+            let log_state = self.node.log_state();
+            assert!(
+                log_state == LogState::Ok,
+                "the disk is well, and the engine does not know: {log_state:?}"
             );
             let ledger = self.node.world.ledger();
             let all_over = ledger.jobs().all(|(_, facts)| facts.finished_ms.is_some());
