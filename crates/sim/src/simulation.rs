@@ -108,6 +108,8 @@ impl Run {
         let mut swarm = Swarm::random(seed, &mut random);
         if fate != Fate::Random {
             swarm.setup.retention = Duration::from_secs(3_600);
+            // There are as many runs as one has steps, or changes of the disk.
+            swarm.storm_steps = swarm.storm_steps.min(100);
         }
         let world = faults::world(&swarm, random.split());
         world.limit_running(swarm.setup.limits.running_effects);

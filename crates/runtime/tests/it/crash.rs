@@ -12,7 +12,7 @@ fn run(seed: u64, fate: Fate) -> Trace {
 
 #[test]
 fn random_crashes() {
-    hunt(seeds(300)).unwrap_or_else(|found| panic!("\n{found}"));
+    hunt(seeds(100)).unwrap_or_else(|found| panic!("\n{found}"));
 }
 
 #[test]
