@@ -1,4 +1,5 @@
-//! The one door for the habits of this repository: `cargo xtask test`, `cargo xtask ci`, `cargo xtask bench`.
+//! The one door for the habits of this repository: `cargo xtask test`, `cargo xtask sim`, `cargo xtask ci`, `cargo xtask
+//! bench`.
 //!
 //! Plain standard library, so that the door opens fast. Whatever the tests need beside Rust and a C compiler is fetched
 //! here by package name and kept under `target/tools`; nothing on the machine is changed.
@@ -14,6 +15,8 @@ const USAGE: &str = "\
 cargo xtask COMMAND
 
   test [ARGS]   fetch what the tests need, then run them all; ARGS go to `cargo test`
+  sim [--seed N] [--seeds N] [--planted [FAULT]]
+                runs of the simulation: so many, from this seed on; with planted faults, each until it is found
   ci            everything that must pass before a change is taken in
   shuttle       the channels between threads, under many orders of the threads
   bench         the figures of benches/README.md, in one run
@@ -23,6 +26,7 @@ fn main() -> ExitCode {
     let mut args = env::args().skip(1);
     let done = match args.next().as_deref() {
         Some("test") => test(&args.collect::<Vec<_>>()),
+        Some("sim") => sim(&mut args),
         Some("ci") => ci(),
         Some("shuttle") => shuttle(),
         Some("bench") => bench(),
@@ -103,6 +107,35 @@ fn test(args: &[String]) -> Done {
     Ok(())
 }
 
+/// The simulation, as its tests run it; `docs/simulation.md` has what it checks.
+fn sim(args: &mut dyn Iterator<Item = String>) -> Done {
+    let mut variables = Vec::new();
+    let mut planted = false;
+    let mut args = args.peekable();
+    while let Some(arg) = args.next() {
+        let variable = match arg.as_str() {
+            "--seed" => "TINKERBELL_SEED",
+            "--seeds" => "TINKERBELL_CASES",
+            "--planted" => {
+                planted = true;
+                if args.peek().is_none_or(|next| next.starts_with("--")) {
+                    continue;
+                }
+                "TINKERBELL_PLANTED"
+            }
+            _ => return Err(USAGE.to_owned()),
+        };
+        let value = args.next().ok_or(USAGE)?;
+        variables.push((variable, value));
+    }
+    let step = if planted { &PLANTED } else { &SIM };
+    run(Command::new(cargo())
+        .args(step.args)
+        .envs(step.variables.iter().copied())
+        .envs(variables)
+        .current_dir(root()))
+}
+
 /// Makes sure that a program can be found: on the machine, or unpacked from its package below `tools`.
 fn provide(tool: &Tool, tools: &Path) -> Done {
     let bin = tools.join("bin");
@@ -160,6 +193,40 @@ impl Step {
     }
 }
 
+const SIM: Step = Step::new(
+    "simulation",
+    &[
+        "test",
+        "-p",
+        "sim",
+        "--test",
+        "simulation",
+        "--",
+        "--nocapture",
+        "--exact",
+        "every_promise_is_kept_whatever_goes_wrong",
+    ],
+);
+
+/// Faults are compiled in by a `cfg` that no feature can set, and so in a place of their own.
+const PLANTED: Step = Step {
+    name: "planted faults",
+    args: &[
+        "test",
+        "-p",
+        "sim",
+        "--test",
+        "planted",
+        "--target-dir",
+        "target/planted",
+        "--",
+        "--nocapture",
+        "--test-threads",
+        "1",
+    ],
+    variables: &[("RUSTFLAGS", "--cfg planted")],
+};
+
 const CI_STEPS: &[Step] = &[
     Step::new("format", &["fmt", "--all", "--check"]),
     Step::new(
@@ -176,6 +243,7 @@ const CI_STEPS: &[Step] = &[
     ),
     Step::new("test", &["xtask", "test"]),
     Step::new("orders of threads", &["xtask", "shuttle"]),
+    PLANTED,
     Step::new("default features", &["build", "-p", "daemon"]),
     Step::new(
         "no features",

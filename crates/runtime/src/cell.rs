@@ -189,8 +189,20 @@ impl Cell {
         state.next_step = checkpoint.next_step.0;
         state.random.skip_to(checkpoint.random_drawn);
         state.versions = checkpoint.versions.iter().cloned().collect();
+        #[cfg(planted)]
+        if wal::planted::is("checkpoint-forgets-draws") {
+            state.random.skip_to(0);
+        }
+        #[cfg(planted)]
+        if wal::planted::is("checkpoint-forgets-branches") {
+            state.versions.clear();
+        }
         state.checkpointed = Some(self.payloads.load(&checkpoint.state)?.json().clone());
         for (name, stored) in &checkpoint.signals {
+            #[cfg(planted)]
+            if wal::planted::is("checkpoint-forgets-signals") {
+                continue;
+            }
             let json = self.payloads.load(stored)?.json().clone();
             state
                 .mailboxes

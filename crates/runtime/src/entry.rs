@@ -303,6 +303,17 @@ impl Entry {
         )
     }
 
+    /// Moves the time of a delivered entry up to `now_ms`, its job's time, if it is earlier.
+    pub(crate) fn not_before(&mut self, now_ms: u64) {
+        if let Self::Completed { at_ms, .. }
+        | Self::TimerFired { at_ms, .. }
+        | Self::Signalled { at_ms, .. }
+        | Self::CancelRequested { at_ms, .. } = self
+        {
+            *at_ms = (*at_ms).max(now_ms);
+        }
+    }
+
     /// Whether it is a note of the engine's own, which the program never sees.
     #[must_use]
     pub fn is_note(&self) -> bool {

@@ -54,6 +54,8 @@ mod dump;
 mod handle;
 mod join;
 mod lines;
+#[cfg(planted)]
+pub mod planted;
 mod ready;
 mod report;
 mod scheduler;

@@ -154,6 +154,10 @@ impl ReadyQueue {
     #[inline]
     pub(crate) fn pop(&mut self, mut is_queued: impl FnMut(TaskId) -> bool) -> Option<TaskId> {
         let mut eligible = self.occupied & self.funded;
+        #[cfg(planted)]
+        if crate::planted::is("low-priority-starved") {
+            eligible = 0;
+        }
         if eligible == 0 {
             if self.occupied == 0 {
                 return None;

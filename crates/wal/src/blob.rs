@@ -190,6 +190,8 @@ impl BlobStore {
             // not be durable yet.
             dirs.insert(dir);
         }
+        #[cfg(planted)]
+        dirs.retain(|_| !crate::planted::is("blob-directory-sync-dropped"));
         for dir in dirs {
             self.storage
                 .sync_dir(&dir)
@@ -334,5 +336,9 @@ impl BlobStore {
 
 fn fill(file: &dyn StorageFile, content: &[u8]) -> io::Result<()> {
     file.write_all_at(content, 0)?;
+    #[cfg(planted)]
+    if crate::planted::is("blob-sync-dropped") {
+        return Ok(());
+    }
     file.sync_data()
 }

@@ -100,6 +100,10 @@ impl Cursor {
         if !expected || header.frame_bytes() as u64 > room {
             return Ok(None);
         }
+        #[cfg(planted)]
+        if crate::planted::is("checksum-skipped") {
+            return Ok(Some(header));
+        }
         let frame = self
             .window
             .load(&self.segment, self.offset, header.frame_bytes())?;

@@ -33,6 +33,8 @@ mod format;
 mod log;
 mod lsn;
 mod options;
+#[cfg(planted)]
+pub mod planted;
 mod queue;
 mod reader;
 mod recovery;

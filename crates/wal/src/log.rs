@@ -222,6 +222,15 @@ impl Log {
             return Ok(());
         }
         let started = self.storage.monotonic();
+        #[cfg(planted)]
+        if crate::planted::is("segment-sync-dropped") {
+            self.synced_lsn = self.next_lsn.prev();
+            return Ok(());
+        }
+        #[cfg(planted)]
+        if crate::planted::is("failed-sync-retried") {
+            let _ = self.active.file.sync_data();
+        }
         if let Err(error) = self.active.file.sync_data() {
             return Err(self.fail(Failure::new("sync", &self.active.path, error)));
         }
@@ -285,6 +294,8 @@ impl Log {
         self.check()?;
         let now = self.storage.unix_ms();
         let mut released = Vec::new();
+        #[cfg(planted)]
+        let below = Lsn(below.0 + u64::from(crate::planted::is("released-one-too-many")));
         while let Some(oldest) = self.sealed.front() {
             let next = self.sealed.get(1).map_or(
                 (

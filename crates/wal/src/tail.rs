@@ -111,7 +111,8 @@ fn is_torn(cursor: &Cursor, header: &FrameHeader) -> Result<bool, ReadError> {
 /// its sectors is missing, or the segment holds nothing beyond it.
 fn is_header_torn(cursor: &Cursor, end: u64) -> Result<bool, ReadError> {
     let header_end = cursor.offset + FRAME_HEADER_BYTES as u64;
-    if end < header_end {
+    // A frame is longer than its header, and its last byte is never zero.
+    if end <= header_end {
         return Ok(true);
     }
     // Up to the ends of its sectors, not only of the header: its second part may well be zeros.

@@ -356,6 +356,37 @@ fn what_was_torn_leaves_no_trace() {
     assert_eq!(open(&disk).recovered.torn, None);
 }
 
+/// A write that fails may have written any part: also the one that drops a torn frame, and what it leaves must not look
+/// like damage the next time, whether the process was killed in between or the machine.
+#[test]
+fn what_is_left_of_a_dropped_frame_is_still_torn() {
+    for seed in 0..300 {
+        let disk = MemStorage::new(seed);
+        let mut log = open(&disk).log;
+        let kept = vec![1; 400 + seed as usize];
+        append(&mut log, &[&kept]);
+        disk.fail(Op::Write, 1, std::io::ErrorKind::Other);
+        let unlucky = [vec![2; 900]];
+        log.append(&[&batch(&unlucky)]).expect_err("the disk fails");
+        drop(log);
+        // The first write of a recovery says again what was found, the others drop what was torn.
+        for nth in [2, 3, 2] {
+            disk.kill();
+            disk.fail(Op::Write, nth, std::io::ErrorKind::Other);
+            match try_open(&disk, options()) {
+                Ok(opened) => assert_eq!(opened.records[0], kept, "seed {seed}"),
+                Err(OpenError::Io(_)) => {}
+                Err(error) => panic!("seed {seed}: {error}"),
+            }
+            if seed % 2 == 0 {
+                disk.crash();
+            }
+        }
+        disk.crash();
+        assert_eq!(open(&disk).records[0], kept, "seed {seed}");
+    }
+}
+
 /// Recovery hands out what it can read, so it must make that durable first. A sync that failed in an
 /// earlier life leaves pages that can be read, count as clean and never reach the disk.
 #[test]

@@ -8,9 +8,6 @@
     reason = "`json!` in a call reads best without a borrow"
 )]
 
-#[path = "../../../runtime/tests/support/mod.rs"]
-mod support;
-
 mod command;
 mod golden;
 mod plan;
@@ -19,6 +16,7 @@ mod steps;
 use runtime::entry::{Ending, Entry, Outcome};
 use runtime::{EffectCall, EffectError, EffectResult, JobId, JobSpec, Json, Stored};
 use serde_json::{Value, json};
+use sim as support;
 
 use crate::support::{Behaviour, Node, World};
 

@@ -85,6 +85,8 @@ impl<R: EffectRunner> Engine<R> {
     /// stands for the try; without one, an entry is written.
     pub(super) fn admit(&mut self, slot: usize, step: StepIndex, intent: Option<Lsn>) {
         let room = self.running_effects < self.limits.running_effects && self.draining.is_none();
+        #[cfg(planted)]
+        let room = room || wal::planted::is("limit-passed") && self.draining.is_none();
         let generation = self.slots[slot].generation;
         let Some(job) = self.slots[slot].job.as_deref_mut() else {
             return;
@@ -107,6 +109,8 @@ impl<R: EffectRunner> Engine<R> {
         effect.status = EffectStatus::Starting;
         let attempt = effect.attempt;
         let at_once = effect.policy.class == EffectClass::Read;
+        #[cfg(planted)]
+        let at_once = at_once || wal::planted::is("started-early");
         self.running_effects += 1;
         match intent {
             // Nothing outside can tell that a read began before its intent was durable.
@@ -261,7 +265,10 @@ impl<R: EffectRunner> Engine<R> {
         let Some(effect) = job.effects.get_mut(&id.step) else {
             return;
         };
-        if effect.attempt != id.attempt || !effect.status.holds_slot() {
+        let is_stale = effect.attempt != id.attempt || !effect.status.holds_slot();
+        #[cfg(planted)]
+        let is_stale = is_stale && !wal::planted::is("duplicate-accepted");
+        if is_stale {
             return;
         }
         self.running_effects -= 1;
@@ -544,6 +551,11 @@ impl<R: EffectRunner> Engine<R> {
         }
         effect.attempt = effect.attempt.next();
         effect.interrupted = false;
+        #[cfg(planted)]
+        if wal::planted::is("retry-unwritten") {
+            self.admit(slot, step, Some(self.last_lsn()));
+            return;
+        }
         self.admit(slot, step, None);
     }
 
@@ -555,6 +567,12 @@ impl<R: EffectRunner> Engine<R> {
         // The wall clock may have been set back meanwhile; a program that slept a second sees a second gone.
         let deadline_ms = job.cell.deadline_of(step).unwrap_or(0);
         let at_ms = unix_ms.max(job.cell.now_ms()).max(deadline_ms);
+        #[cfg(planted)]
+        let at_ms = if wal::planted::is("time-goes-back") {
+            unix_ms
+        } else {
+            at_ms
+        };
         self.push_delivery(
             slot,
             Delivery {
@@ -574,6 +592,10 @@ impl Job {
         let Some(step) = entry.step() else {
             return;
         };
+        #[cfg(planted)]
+        if wal::planted::is("result-forgotten") && matches!(entry, Entry::Completed { .. }) {
+            return;
+        }
         if let Entry::Completed { .. } = entry {
             self.effects.remove(&step);
             return;

@@ -83,6 +83,12 @@ impl<R: EffectRunner> Engine<R> {
             lsn,
         });
         let submitted = Submitted { job, is_new: true };
+        #[cfg(planted)]
+        if wal::planted::is("acknowledged-early") {
+            let _ = reply.send(Ok(submitted));
+            self.begin(slot, program, input.json().clone());
+            return;
+        }
         self.open.after.push(After::AckSubmitted(reply, submitted));
         self.publish_after(Some(job), EventKind::JobStarted);
         self.begin(slot, program, input.json().clone());
@@ -169,6 +175,11 @@ impl<R: EffectRunner> Engine<R> {
                 return;
             }
         };
+        #[cfg(planted)]
+        if wal::planted::is("cancel-lost") {
+            let _ = reply.send(Ok(()));
+            return;
+        }
         let unix_ms = self.now.unix_ms;
         let Some(job) = self.slots[slot].job.as_deref() else {
             return;

@@ -52,6 +52,12 @@ impl<R: EffectRunner> Engine<R> {
         }
         self.open.blobs.extend(appended.blob);
         if let Some(kind) = appended.event {
+            #[cfg(planted)]
+            if wal::planted::is("shown-early") {
+                let job = job.map(JobId::as_uuid);
+                self.pal
+                    .publish(EventKind::clone(&kind), job, at_ms, Some(lsn.0));
+            }
             self.open.after.push(After::Publish {
                 job,
                 kind,
@@ -106,6 +112,16 @@ impl<R: EffectRunner> Engine<R> {
                 mem::replace(&mut self.open, fresh)
             }
         };
+        #[cfg(planted)]
+        let next = if wal::planted::is("blob-after-entry") {
+            self.open.blobs.extend(next.blobs);
+            OpenBatch {
+                blobs: Vec::new(),
+                ..next
+            }
+        } else {
+            next
+        };
         let token = self.next_token;
         self.next_token += 1;
         let first = self.handed_over;
@@ -149,6 +165,8 @@ impl<R: EffectRunner> Engine<R> {
                     detail: reason.to_string(),
                 });
             }
+            #[cfg(planted)]
+            WriterEvent::Resumed if wal::planted::is("space-never-again") => {}
             WriterEvent::Resumed => {
                 self.stalled = None;
                 self.instruments.log_stalled.set(0);
@@ -157,7 +175,14 @@ impl<R: EffectRunner> Engine<R> {
                 });
             }
             WriterEvent::SpaceLow(low) => self.space_low = low,
+            #[cfg(planted)]
+            WriterEvent::Failed(_) if wal::planted::is("failure-ignored") => {}
             WriterEvent::Failed(failure) => {
+                #[cfg(planted)]
+                if wal::planted::is("acknowledged-after-failure") {
+                    let flown: Vec<_> = self.in_flight.drain(..).flat_map(|b| b.after).collect();
+                    flown.into_iter().for_each(|after| self.after(after));
+                }
                 self.stopped = Some(Stopped::LogFailed(failure));
                 // Nothing that waits for the disk will ever be true: the replies are dropped unsent.
                 self.in_flight.clear();
@@ -317,6 +342,10 @@ impl<R: EffectRunner> Engine<R> {
         let over_since_ms = self.now.unix_ms.saturating_sub(retention_ms);
         let live = self.needed.first().copied();
         let kept = self.index.first_of_those_over_after(over_since_ms);
+        #[cfg(planted)]
+        let live = live.filter(|_| !wal::planted::is("live-job-released"));
+        #[cfg(planted)]
+        let kept = kept.filter(|_| !wal::planted::is("retention-ignored"));
         self.release = Some(Release {
             below: live.into_iter().chain(kept).fold(self.epoch_said, Lsn::min),
             retention: self.retention,

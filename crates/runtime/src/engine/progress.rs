@@ -68,6 +68,10 @@ impl<R: EffectRunner> Engine<R> {
             }
             for slot in mem::take(&mut self.deliverable) {
                 self.deliver_next(slot);
+                #[cfg(planted)]
+                if wal::planted::is("two-deliveries-at-once") {
+                    self.deliver_next(slot);
+                }
             }
         }
     }
@@ -116,7 +120,7 @@ impl<R: EffectRunner> Engine<R> {
             self.deliverable.push_back(slot);
         }
         let Delivery {
-            entry,
+            mut entry,
             payload,
             blob,
             event,
@@ -144,6 +148,8 @@ impl<R: EffectRunner> Engine<R> {
                 self.handle.cancel(root);
             }
         }
+        // What was delivered since this came in may have moved the job's time on, beyond the wall clock even.
+        entry.not_before(job.cell.now_ms());
         let settled = match &entry {
             Entry::Completed { step, attempt, .. } => Some(job.effect_id(*step, *attempt)),
             _ => None,

@@ -323,6 +323,8 @@ impl<R: EffectRunner> Engine<R> {
             self.request(slot, base, request);
         }
         for (step, status, unwanted, reruns) in open {
+            #[cfg(planted)]
+            let reruns = reruns || wal::planted::is("external-rerun");
             match status {
                 // Its program is past it, and what an earlier life left running has been ended.
                 _ if unwanted => {
@@ -354,6 +356,8 @@ impl<R: EffectRunner> Engine<R> {
                         && let Some(effect) = job.effects.get_mut(&step)
                     {
                         effect.interrupted = true;
+                        #[cfg(planted)]
+                        wal::planted::is("interruption-untold").then(|| effect.interrupted = false);
                     }
                     self.instruments.effects_interrupted.inc();
                     self.admit(slot, step, None);

@@ -1,12 +1,9 @@
 //! The runtime, tested through the doors that its users take: a node that is driven turn by turn on a simulated disk
-//! (`support`), and, for the threads, the real thing.
+//! (crate `sim`), and, for the threads, the real thing.
 #![allow(
     clippy::unwrap_used,
     reason = "in tests, helpers included, a panic is a failed test"
 )]
-
-#[path = "../support/mod.rs"]
-mod support;
 
 mod codec;
 mod crash;
@@ -17,6 +14,7 @@ mod intake;
 mod programs;
 mod sleepers;
 mod stopping;
-mod tale;
 mod threads;
 mod trouble;
+
+use sim as support;

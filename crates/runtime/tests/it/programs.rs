@@ -533,3 +533,33 @@ fn watchers_see_a_job_from_its_beginning_to_its_end() {
         ]
     );
 }
+
+/// Two sleepers wake in one turn, and the wall clock was set back between their falling asleep: the second is due at an
+/// earlier time of day than the first, and yet no job is ever told that time goes back.
+#[test]
+fn the_time_of_a_job_never_goes_back() {
+    let seen = |context: &Context| Json::of(&context.now_ms());
+    let programs = Programs::new().with(program("sleepers", move |context, _| async move {
+        let first = context.spawn("first", {
+            let context = context.clone();
+            async move {
+                context.sleep(Duration::from_secs(100)).await;
+                context.now_ms()
+            }
+        });
+        context.signal("go").await;
+        context.sleep(Duration::from_secs(60)).await;
+        let second = context.now_ms();
+        let first = first.await.unwrap();
+        assert!(first <= second, "time went back by {} ms", first - second);
+        Ok(seen(&context))
+    }));
+    let mut node = Node::new(programs, World::obliging());
+    let job = node.run("sleepers");
+    node.disk.set_wall_clock(-50_000);
+    drop(node.signal(job, "go", "1"));
+    node.settle();
+    node.advance(Duration::from_secs(120));
+    assert_eq!(node.state(job), JobState::Completed);
+    node.assert_replays(job);
+}

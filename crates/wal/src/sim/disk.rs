@@ -105,6 +105,8 @@ struct Inode {
     sectors: BTreeMap<u64, Vec<Sector>>,
     /// The lengths since the last sync, oldest first.
     lengths: Vec<u64>,
+    /// How long it is at least because room was reserved for it.
+    reserved: u64,
 }
 
 impl Inode {
@@ -143,6 +145,7 @@ impl Inode {
             self.write_sector(number, &ZEROS);
         }
         self.live.length = 0;
+        self.reserved = 0;
         self.lengths.push(0);
     }
 
@@ -217,6 +220,8 @@ pub(super) struct Disk {
     /// Counts crashes and kills: handles and locks of an earlier life are void.
     life: u64,
     now: Duration,
+    /// By how much the wall clock was set forward, or back, in milliseconds.
+    wall_offset_ms: i64,
     sync_latency: Duration,
     capacity: u64,
     inodes: Vec<Inode>,
@@ -236,6 +241,7 @@ impl Disk {
             random: Random(seed),
             life: 0,
             now: Duration::ZERO,
+            wall_offset_ms: 0,
             sync_latency: Duration::ZERO,
             capacity: u64::MAX,
             inodes: Vec::new(),
@@ -290,6 +296,19 @@ impl Disk {
         self.changes
     }
 
+    pub(super) fn has_power(&self) -> bool {
+        self.changes < self.power_until
+    }
+
+    pub(super) fn heal(&mut self) {
+        self.faults.clear();
+        if self.has_power() {
+            self.power_until = u64::MAX;
+        }
+        self.capacity = u64::MAX;
+        self.sync_latency = Duration::ZERO;
+    }
+
     pub(super) fn set_capacity(&mut self, bytes: u64) {
         self.capacity = bytes;
     }
@@ -315,7 +334,11 @@ impl Disk {
     }
 
     pub(super) fn unix_ms(&self) -> u64 {
-        EPOCH_UNIX_MS + self.now.as_millis() as u64
+        (EPOCH_UNIX_MS + self.now.as_millis() as u64).saturating_add_signed(self.wall_offset_ms)
+    }
+
+    pub(super) fn set_wall_clock(&mut self, by_ms: i64) {
+        self.wall_offset_ms = self.wall_offset_ms.saturating_add(by_ms);
     }
 
     pub(super) fn fill_random(&mut self, bytes: &mut [u8]) {
@@ -490,14 +513,21 @@ impl Disk {
         }
         // Whatever did not make it is not tried again, and reading shows it all the same.
         let mut random = self.split_random();
-        self.inodes[inode].settle(&mut |choices| if random.coin() { choices - 1 } else { 0 });
+        let inode = &mut self.inodes[inode];
+        inode.settle(&mut |choices| if random.coin() { choices - 1 } else { 0 });
+        if inode.durable.length < inode.reserved {
+            // Room is reserved by the file system's journal, which forgets nothing: this is still to do.
+            inode.lengths.push(inode.reserved);
+        }
         struck
     }
 
     pub(super) fn allocate(&mut self, inode: usize, bytes: u64) -> io::Result<()> {
         self.check_room(inode, bytes)?;
         self.change(Some(Op::Allocate))?;
-        self.inodes[inode].grow(bytes);
+        let inode = &mut self.inodes[inode];
+        inode.reserved = inode.reserved.max(bytes);
+        inode.grow(bytes);
         Ok(())
     }
 
@@ -557,7 +587,7 @@ impl Disk {
     }
 
     fn check_power(&self) -> io::Result<()> {
-        if self.changes < self.power_until {
+        if self.has_power() {
             return Ok(());
         }
         Err(io::Error::other("the power is off"))

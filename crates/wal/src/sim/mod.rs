@@ -11,8 +11,8 @@
 //! - each creation, renaming or removal since the last sync of its directory has happened or not,
 //!   independently of all others;
 //! - a failed sync of a file makes any part durable and forgets that the rest was ever written, as
-//!   Linux does, while reading still shows it; names, which file systems keep in a journal, are
-//!   not forgotten;
+//!   Linux does, while reading still shows it; names and reserved room, which file systems keep in a
+//!   journal, are not forgotten;
 //! - a failed write has written any part;
 //! - space runs out when the disk is smaller than the files on it.
 //!
@@ -105,6 +105,18 @@ impl MemStorage {
         self.disk().power_off_after(count);
     }
 
+    /// Whether the power is on: it is unless [`MemStorage::power_off_after`] has taken it away.
+    #[must_use]
+    pub fn has_power(&self) -> bool {
+        self.disk().has_power()
+    }
+
+    /// Takes back what was to go wrong and has not yet: faults to come, the loss of power, the limit on space, slow
+    /// syncs. What has happened stays so; in particular, power that is off comes back only with a crash.
+    pub fn heal(&self) {
+        self.disk().heal();
+    }
+
     /// How many operations that change anything there have been.
     #[must_use]
     pub fn changes(&self) -> u64 {
@@ -125,6 +137,11 @@ impl MemStorage {
     /// Lets time pass, on both clocks.
     pub fn advance(&self, time: Duration) {
         self.disk().advance(time);
+    }
+
+    /// Sets the wall clock forward, or back, as a person or a time server does. The monotonic clock does not notice.
+    pub fn set_wall_clock(&self, by_ms: i64) {
+        self.disk().set_wall_clock(by_ms);
     }
 
     /// Lets every sync of a file take so long, on both clocks.
@@ -329,5 +346,75 @@ impl MemFile {
         } else {
             Err(ErrorKind::PermissionDenied.into())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wall_clock_may_be_set_and_the_monotonic_one_does_not_notice() {
+        let machine = MemStorage::new(1);
+        let begun_ms = machine.unix_ms();
+        machine.advance(Duration::from_millis(500));
+        machine.set_wall_clock(-7_200_000);
+        machine.set_wall_clock(3_600_000);
+        assert_eq!(machine.unix_ms(), begun_ms + 500 - 3_600_000);
+        assert_eq!(machine.monotonic(), Duration::from_millis(500));
+        machine.crash();
+        assert_eq!(machine.unix_ms(), begun_ms + 500 - 3_600_000);
+        machine.set_wall_clock(i64::MIN);
+        assert_eq!(machine.unix_ms(), 0, "there is no time before 1970");
+    }
+
+    #[test]
+    fn a_failed_sync_forgets_what_was_written_and_not_what_was_reserved() {
+        for seed in 0..20 {
+            let machine = MemStorage::new(seed);
+            machine.create_dir_all(Path::new("/d")).unwrap();
+            let path = Path::new("/d/file");
+            let file = machine.open(path, Access::Create).unwrap();
+            machine.sync_dir(Path::new("/d")).unwrap();
+            file.allocate(4096).unwrap();
+            file.write_all_at(b"forgotten", 0).unwrap();
+            machine.fail(Op::Sync, 1, ErrorKind::Other);
+            assert!(file.sync_data().is_err());
+            file.write_all_at(b"kept", 1024).unwrap();
+            file.sync_data().unwrap();
+            machine.crash();
+            let bytes = machine.read_file(path).unwrap();
+            assert_eq!((bytes.len(), &bytes[1024..1028]), (4096, &b"kept"[..]));
+            assert!([&b"forgotten"[..], &[0; 9]].contains(&&bytes[..9]));
+        }
+    }
+
+    #[test]
+    fn a_healed_disk_is_a_good_one_but_for_power_that_is_off() {
+        let machine = MemStorage::new(1);
+        machine.create_dir_all(Path::new("/d")).unwrap();
+        let make = |name: &str| {
+            let file = machine.open(&Path::new("/d").join(name), Access::Create)?;
+            file.write_all_at(b"x", 0)?;
+            file.sync_data()
+        };
+        machine.fail(Op::Write, 1, ErrorKind::Other);
+        machine.power_off_after(10);
+        machine.set_capacity(0);
+        machine.set_sync_latency(Duration::from_secs(1));
+        machine.heal();
+        for number in 0..10 {
+            make(&number.to_string()).unwrap();
+        }
+        assert_eq!(machine.monotonic(), Duration::ZERO);
+        machine.power_off_after(1);
+        assert!(machine.has_power());
+        assert!(make("last").is_err());
+        assert!(!machine.has_power());
+        machine.heal();
+        assert!(!machine.has_power() && make("none").is_err());
+        machine.crash();
+        assert!(machine.has_power());
+        make("again").unwrap();
     }
 }

@@ -1,5 +1,8 @@
 //! A node: the engine, its log and its clock, driven by hand.
 
+mod log;
+mod writer;
+
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::future::Future;
@@ -12,24 +15,30 @@ use std::time::Duration;
 
 use metrics::Registry;
 use pal::{EventKind, Filter, Pal, StartAt, Subscription};
-use runtime::engine::{Engine, EngineOptions, Input, Reply};
-use runtime::entry::{Entry, Record};
+use runtime::engine::{Engine, EngineOptions, Input, Release, Reply};
 use runtime::{
     Dump, Idleness, Instruments, JobError, JobFilter, JobId, JobSpec, JobState, JobView, Json,
-    Limits, LogState, Now, Page, Payloads, Programs, Recorded, RecoverError, Recovery, ReplayError,
-    Replayed, Shutdown, Stopped, SubmitError, Submitted,
+    Limits, LogState, Now, Page, Payloads, Programs, RecoverError, Recovery, Shutdown, Stopped,
+    SubmitError, Submitted,
 };
 use scheduler::Time;
 use wal::sim::MemStorage;
 use wal::{AppendError, BlobStore, Log, Lsn, OpenError, Options, Storage, Submission, WriterEvent};
 
-use super::world::{Runner, World};
+use self::writer::Writing;
+use crate::history::History;
+use crate::ledger::Ledger;
+use crate::world::{Runner, World};
 
-const LOG_DIR: &str = "/log";
-const BLOB_DIR: &str = "/blobs";
+pub use self::writer::Worked;
+
+/// Where a node's log is.
+pub const LOG_DIR: &str = "/log";
+/// Where a node's blobs are.
+pub const BLOB_DIR: &str = "/blobs";
 
 /// How a node is set up.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Setup {
     /// What it takes on.
     pub limits: Limits,
@@ -69,6 +78,11 @@ struct Life {
     to_write: VecDeque<Submission>,
     /// Written, and the engine does not know yet.
     to_report: VecDeque<WriterEvent>,
+    /// The log's writer is to delete what is not needed any more, as of this time.
+    release: Option<(Release, u64)>,
+    writing: Writing,
+    failure: Option<wal::Failure>,
+    space_low: bool,
     busy: bool,
     deadline: Option<Time>,
     stopped: Option<Stopped>,
@@ -87,6 +101,8 @@ pub struct Node {
     pub disk: MemStorage,
     /// Its events.
     pub events: Subscription,
+    /// What its log has acknowledged.
+    pub history: History,
     pal: Pal,
     life: Option<Life>,
     ids_drawn: Rc<Cell<u64>>,
@@ -111,6 +127,7 @@ impl Node {
             setup,
             programs,
             world,
+            history: History::default(),
             events: pal.subscribe(Filter::all(), StartAt::Now),
             pal,
             life: None,
@@ -141,15 +158,29 @@ impl Node {
         let mut recovery = Recovery::new();
         let mut records = Vec::new();
         let (log, _) = Log::open(options, Arc::clone(&storage), |lsn, bytes| {
-            records.push(bytes.to_vec());
+            records.push((lsn, bytes.to_vec()));
             recovery.take_in(lsn, bytes)
         })?;
+        // Whatever else may go wrong: what recovery has handed out is durable.
+        let news = match self.setup.sync {
+            wal::SyncPolicy::Always => self.history.compare(&records),
+            _ => {
+                *self.world.ledger_mut() = Ledger::default();
+                records
+            }
+        };
+        self.enter(&news);
         let recovery = recovery.finish().map_err(|source| OpenError::Visitor {
             lsn: Lsn::FIRST,
             source,
         })?;
-        self.world.begin_life(records);
-        let blobs = Arc::new(BlobStore::open(BLOB_DIR, storage).unwrap());
+        let blobs = BlobStore::open(BLOB_DIR, storage).map_err(|error| match error {
+            wal::BlobError::Io(failure) => OpenError::Io(failure),
+            wal::BlobError::NoSpace(failure) => OpenError::NoSpace(failure),
+            other => panic!("{other}"),
+        })?;
+        let blobs = Arc::new(blobs);
+        self.world.begin_life();
         let payloads = Arc::new(Payloads::new(blobs, self.setup.threshold_bytes));
         let (inbox, inputs) = channel();
         let begun = self.disk.monotonic();
@@ -182,6 +213,10 @@ impl Node {
             inputs,
             to_write: VecDeque::new(),
             to_report: VecDeque::new(),
+            release: None,
+            writing: Writing::GoingOn,
+            failure: None,
+            space_low: false,
             busy: true,
             deadline: None,
             stopped: None,
@@ -241,46 +276,19 @@ impl Node {
             life.stopped = turn.stopped;
         }
         if let Some(release) = turn.release {
-            let released = life.log.release(release.below, release.retention).unwrap();
-            if !released.is_empty() {
-                life.to_report.push_back(WriterEvent::Released(released));
-            }
+            life.release = Some((release, now.unix_ms));
         }
         for id in turn.garbage {
-            life.payloads.discard(id).unwrap();
+            // A blob that cannot be removed is found again at the next start.
+            let _ = life.payloads.discard(id);
         }
     }
 
-    /// Writes the oldest submission, without telling the engine. Says whether there was one.
-    pub fn write(&mut self) -> Result<bool, AppendError> {
-        let life = self.life.as_mut().expect("the node is alive");
-        let Some(submission) = life.to_write.front() else {
-            return Ok(false);
-        };
-        let blobs = submission.blobs.iter().map(|(id, bytes)| (*id, &bytes[..]));
-        life.payloads
-            .blobs()
-            .put_all(blobs)
-            .map_err(|error| match error {
-                wal::BlobError::NoSpace(failure) => AppendError::NoSpace(failure),
-                wal::BlobError::Io(failure) => AppendError::Failed(failure),
-                other => panic!("{other}"),
-            })?;
-        let lsns = life.log.append(&[&submission.batch])?;
-        let Submission {
-            token, mut batch, ..
-        } = life.to_write.pop_front().unwrap();
-        for record in batch.iter() {
-            self.world.enter(record);
+    fn enter(&self, records: &[(Lsn, Vec<u8>)]) {
+        let mut ledger = self.world.ledger_mut();
+        for (lsn, record) in records {
+            ledger.enter(*lsn, record);
         }
-        batch.clear();
-        life.to_report.push_back(WriterEvent::Durable {
-            token,
-            first: lsns.start,
-            last: lsns.end.prev(),
-            batch,
-        });
-        Ok(true)
     }
 
     /// Tells the engine of what was written first and not told yet. Says whether there was anything.
@@ -302,7 +310,7 @@ impl Node {
     pub fn settle(&mut self) {
         for _ in 0..100_000 {
             self.turn();
-            let wrote = self.write().unwrap();
+            let wrote = matches!(self.work(1), Worked::Wrote(_));
             let reported = self.report();
             let ready = self.world.ready();
             for id in &ready {
@@ -319,6 +327,25 @@ impl Node {
         panic!("the node does not settle");
     }
 
+    /// Does what a process does that has [stopped](Self::stopped): ends the log's writer and itself. Whether the log could
+    /// be closed is known then.
+    pub fn exit(&mut self) -> Result<(), AppendError> {
+        let mut closed = match &self.life().failure {
+            Some(failure) => Err(AppendError::Failed(failure.clone())),
+            None => Ok(true),
+        };
+        while let Ok(true) = closed {
+            closed = self.write();
+        }
+        let life = self.life.take().expect("the node is alive");
+        self.trace = fold(self.trace, life.engine.trace_hash());
+        drop(life.engine);
+        self.world.end_life();
+        let closed = closed.and(life.log.close());
+        self.disk.kill();
+        closed
+    }
+
     /// Whether there is something to do now.
     pub fn is_due(&mut self) -> bool {
         let begun = self.life().begun;
@@ -330,6 +357,16 @@ impl Node {
     /// Submissions not written yet.
     pub fn unwritten(&mut self) -> usize {
         self.life().to_write.len()
+    }
+
+    /// How many events of the log's writer the engine does not know of yet.
+    pub fn unreported(&mut self) -> usize {
+        self.life().to_report.len()
+    }
+
+    /// The payloads of this life.
+    pub fn payloads(&mut self) -> &Arc<Payloads> {
+        &self.life().payloads
     }
 
     /// Whether the next turn would do anything by itself.
@@ -476,89 +513,6 @@ impl Node {
             events.push(event.kind.clone());
         }
         events
-    }
-
-    // --- the log ---
-
-    /// Everything in the log.
-    pub fn records(&self) -> Vec<(Lsn, Vec<u8>)> {
-        wal::Reader::open(LOG_DIR, Arc::new(self.disk.clone()), Lsn::FIRST)
-            .unwrap()
-            .map(Result::unwrap)
-            .collect()
-    }
-
-    /// Makes sure that every blob is there that an entry names.
-    pub fn assert_blobs_are_there(&self) {
-        let blobs = BlobStore::open(BLOB_DIR, Arc::new(self.disk.clone())).unwrap();
-        for (lsn, bytes) in self.records() {
-            if let Ok(Record::Job(_, entry)) = Record::decode(&bytes) {
-                entry.visit_blobs(|id| {
-                    let path = blobs.path_of(wal::BlobId(id));
-                    assert!(
-                        self.disk.read_file(&path).is_some(),
-                        "LSN {lsn} names a blob that is not there"
-                    );
-                });
-            }
-        }
-    }
-
-    /// The journal of a job.
-    pub fn recorded(&self, job: JobId) -> Vec<Recorded> {
-        let storage = Arc::new(self.disk.clone());
-        runtime::read_journal(LOG_DIR.as_ref(), storage, Lsn::FIRST, None, job).unwrap()
-    }
-
-    /// The journal of a job, read.
-    pub fn journal(&self, job: JobId) -> Vec<Entry> {
-        let recorded = self.recorded(job);
-        recorded.iter().map(|r| r.entry().unwrap()).collect()
-    }
-
-    /// The journal of a job in words, without its first entry and without hashes.
-    pub fn story(&self, job: JobId) -> Vec<String> {
-        let journal = self.journal(job);
-        let words = journal.iter().skip(1).map(Entry::describe);
-        words
-            .map(|words| match words.split_once(" (sha256") {
-                Some((before, _)) => before.to_owned(),
-                None => words,
-            })
-            .collect()
-    }
-
-    /// The entries of the node itself, in words.
-    pub fn node_story(&self) -> Vec<String> {
-        self.records()
-            .iter()
-            .filter_map(|(_, bytes)| match Record::decode(bytes).unwrap() {
-                Record::Node(entry) => Some(format!("{entry:?}")),
-                Record::Job(..) => None,
-            })
-            .collect()
-    }
-
-    /// Replays a job with this node's programs.
-    pub fn replay(&self, job: JobId) -> Result<Replayed, ReplayError> {
-        let storage: Arc<dyn Storage> = Arc::new(self.disk.clone());
-        let blobs = Arc::new(BlobStore::open(BLOB_DIR, storage).unwrap());
-        let payloads = Arc::new(Payloads::new(blobs, self.setup.threshold_bytes));
-        runtime::replay(&self.programs, &payloads, job, self.recorded(job))
-    }
-
-    /// Replays a job that is over, and makes sure of its hash.
-    pub fn assert_replays(&self, job: JobId) {
-        let replayed = self.replay(job).unwrap_or_else(|e| panic!("{job}: {e}"));
-        match self.journal(job).last() {
-            Some(Entry::Finished {
-                ending, journal, ..
-            }) => {
-                assert_eq!(replayed.hash, *journal);
-                assert_eq!(replayed.ending.as_ref(), Some(ending));
-            }
-            other => panic!("{job} is not over: {other:?}"),
-        }
     }
 }
 

@@ -1,14 +1,15 @@
 //! The world of effects: it does what a test says, and sees to it that no effect starts that should not.
 
-use std::cell::{Ref, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::cell::{Ref, RefCell, RefMut};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use runtime::entry::{Entry, Outcome, Record};
 use runtime::{
-    Attempt, CancelReason, Completer, EffectCall, EffectClass, EffectError, EffectId, EffectResult,
-    EffectRunner, JobId, Json, StepIndex,
+    CancelReason, Completer, EffectCall, EffectClass, EffectError, EffectId, EffectResult,
+    EffectRunner, Json,
 };
+
+use crate::ledger::Ledger;
 
 /// What the world makes of an effect.
 pub enum Behaviour {
@@ -39,68 +40,6 @@ pub struct Start {
     pub life: u32,
 }
 
-/// What is on disk, as far as the rules of starting effects are about it.
-#[derive(Default)]
-pub struct Ledger {
-    intents: BTreeSet<EffectId>,
-    failed: BTreeSet<EffectId>,
-    over: BTreeSet<(JobId, StepIndex)>,
-    given_up: BTreeSet<(JobId, StepIndex)>,
-    classes: BTreeMap<(JobId, StepIndex), EffectClass>,
-    submitted: BTreeSet<JobId>,
-    ends: BTreeMap<JobId, u32>,
-}
-
-impl Ledger {
-    /// Takes a durable record in.
-    pub fn enter(&mut self, record: &[u8]) {
-        let Ok(Record::Job(job, entry)) = Record::decode(record) else {
-            return;
-        };
-        let id = |step, attempt| EffectId { job, step, attempt };
-        match entry {
-            Entry::Submitted { .. } => assert!(self.submitted.insert(job), "submitted twice"),
-            Entry::Requested { step, policy, .. } => {
-                self.intents.insert(id(step, Attempt::FIRST));
-                self.classes.insert((job, step), policy.class);
-            }
-            Entry::Starting { step, attempt } => {
-                self.intents.insert(id(step, attempt));
-            }
-            Entry::AttemptFailed { step, attempt, .. } => {
-                self.failed.insert(id(step, attempt));
-            }
-            Entry::Completed { step, outcome, .. } => {
-                assert!(self.over.insert((job, step)), "{job}/{step} was over twice");
-                if outcome == Outcome::Interrupted {
-                    assert_eq!(
-                        self.classes.get(&(job, step)),
-                        Some(&EffectClass::External),
-                        "only an external effect is given up as interrupted"
-                    );
-                }
-            }
-            Entry::Abandoned { step } => {
-                self.given_up.insert((job, step));
-            }
-            Entry::Finished { .. } => *self.ends.entry(job).or_default() += 1,
-            _ => {}
-        }
-        let ends = self.ends.get(&job).copied().unwrap_or(0);
-        assert!(ends <= 1, "{job} ended {ends} times");
-    }
-
-    /// Whether a job is on disk.
-    pub fn has(&self, job: JobId) -> bool {
-        self.submitted.contains(&job)
-    }
-
-    /// How often a job has ended: once, if it has.
-    pub fn ends_of(&self, job: JobId) -> u32 {
-        self.ends.get(&job).copied().unwrap_or(0)
-    }
-}
-
 #[derive(Default)]
 struct State {
     life: u32,
@@ -109,12 +48,16 @@ struct State {
     running: BTreeMap<EffectId, Running>,
     cancels: Vec<(EffectId, CancelReason)>,
     settled: Vec<EffectId>,
+    /// Tries of this life that are answered.
+    answered: Vec<EffectId>,
+    running_max: Option<usize>,
 }
 
 struct Running {
     call: EffectCall,
     behaviour: Behaviour,
     completer: Completer,
+    is_asked_to_end: bool,
 }
 
 type Script = Box<dyn FnMut(&EffectCall) -> Behaviour>;
@@ -155,23 +98,37 @@ impl World {
         Ref::map(self.state.borrow(), |state| &state.ledger)
     }
 
-    pub(super) fn begin_life(&self, records: impl IntoIterator<Item = Vec<u8>>) {
-        let mut state = self.state.borrow_mut();
-        state.life += 1;
-        state.ledger = Ledger::default();
-        for record in records {
-            state.ledger.enter(&record);
-        }
+    pub(crate) fn ledger_mut(&self) -> RefMut<'_, Ledger> {
+        RefMut::map(self.state.borrow_mut(), |state| &mut state.ledger)
     }
 
-    pub(super) fn enter(&self, record: &[u8]) {
-        self.state.borrow_mut().ledger.enter(record);
+    /// Sets how many effects may be at work at the same time.
+    pub fn limit_running(&self, most: usize) {
+        self.state.borrow_mut().running_max = Some(most);
+    }
+
+    pub(crate) fn begin_life(&self) {
+        self.state.borrow_mut().life += 1;
     }
 
     /// The node is gone, and with it everybody who would hear of a result.
-    pub(super) fn end_life(&self) {
-        let running = std::mem::take(&mut self.state.borrow_mut().running);
+    pub(crate) fn end_life(&self) {
+        let running = {
+            let mut state = self.state.borrow_mut();
+            state.answered.clear();
+            std::mem::take(&mut state.running)
+        };
         drop(running);
+    }
+
+    /// The tries of this life that are answered, in the order of their answers.
+    pub fn answered(&self) -> Vec<EffectId> {
+        self.state.borrow().answered.clone()
+    }
+
+    /// Tries that run, in the order of ids.
+    pub fn running_ids(&self) -> Vec<EffectId> {
+        self.state.borrow().running.keys().copied().collect()
     }
 
     /// All starts so far.
@@ -198,9 +155,11 @@ impl World {
     /// What runs and was not asked to end.
     pub fn running_unasked(&self) -> Vec<String> {
         let state = self.state.borrow();
-        let asked = |id: &EffectId| state.cancels.iter().any(|(asked, _)| asked == id);
-        let running = state.running.keys().filter(|id| !asked(id));
-        running.map(EffectId::to_string).collect()
+        let running = state
+            .running
+            .iter()
+            .filter(|(_, running)| !running.is_asked_to_end);
+        running.map(|(id, _)| id.to_string()).collect()
     }
 
     /// Whether an effect runs.
@@ -235,10 +194,27 @@ impl World {
     }
 
     /// Ends a running effect.
+    ///
+    /// # Panics
+    ///
+    /// If it does not run.
     pub fn complete_id(&self, id: EffectId, result: EffectResult) {
-        let running = self.state.borrow_mut().running.remove(&id);
-        let running = running.unwrap_or_else(|| panic!("effect {id} does not run"));
+        let running = self.take(id);
+        self.give(id, &result);
         running.completer.complete(result);
+    }
+
+    fn take(&self, id: EffectId) -> Running {
+        let mut state = self.state.borrow_mut();
+        state.answered.push(id);
+        let running = state.running.remove(&id);
+        running.unwrap_or_else(|| panic!("effect {id} does not run"))
+    }
+
+    fn give(&self, id: EffectId, result: &EffectResult) {
+        if let Ok(json) = result {
+            self.ledger_mut().give(id, json.as_str());
+        }
     }
 
     /// Takes a running effect out of the world, to be completed by the test, perhaps too late.
@@ -266,16 +242,18 @@ impl World {
     }
 
     /// Lets one effect answer that is ready to.
+    ///
+    /// # Panics
+    ///
+    /// If it does not run.
     pub fn answer(&self, id: EffectId) {
-        let running = self.state.borrow_mut().running.remove(&id);
-        match running {
-            Some(Running {
-                behaviour: Behaviour::Answer(result),
-                completer,
-                ..
-            }) => completer.complete(result),
-            Some(Running { completer, .. }) => drop(completer),
-            None => panic!("effect {id} does not run"),
+        let running = self.take(id);
+        match running.behaviour {
+            Behaviour::Answer(result) => {
+                self.give(id, &result);
+                running.completer.complete(result);
+            }
+            _ => drop(running.completer),
         }
     }
 
@@ -293,25 +271,7 @@ impl EffectRunner for Runner {
         let behaviour = (self.0.script.borrow_mut())(&call);
         let mut state = self.0.state.borrow_mut();
         let id = call.id;
-        let ledger = &state.ledger;
-        if call.class != EffectClass::Read {
-            assert!(
-                ledger.intents.contains(&id),
-                "{id} starts before its intent is durable"
-            );
-        }
-        assert!(
-            !ledger.over.contains(&(id.job, id.step)),
-            "{id} starts although its result is in the journal"
-        );
-        assert!(
-            !ledger.given_up.contains(&(id.job, id.step)),
-            "{id} starts although its program has given it up"
-        );
-        assert!(
-            !ledger.failed.contains(&id),
-            "{id} starts although this try is known to have failed"
-        );
+        state.ledger.check_start(id, call.class);
         // A read may have begun before its intent was durable; with the intent gone nobody knows of it, and its step may
         // be something else now.
         let begun = |start: &Start| start.id == id && start.class != EffectClass::Read;
@@ -332,6 +292,17 @@ impl EffectRunner for Runner {
             None,
             "{id} starts while another try of it runs"
         );
+        let at_work = state
+            .running
+            .values()
+            .filter(|running| !running.is_asked_to_end);
+        let at_work = at_work.count();
+        if let Some(limit) = state.running_max {
+            assert!(
+                at_work < limit,
+                "{id} starts while {at_work} effects are at work, and {limit} may be"
+            );
+        }
         let start = Start {
             id,
             label: call.label.to_string(),
@@ -345,6 +316,7 @@ impl EffectRunner for Runner {
             call,
             behaviour,
             completer,
+            is_asked_to_end: false,
         };
         state.running.insert(id, running);
     }
@@ -352,9 +324,11 @@ impl EffectRunner for Runner {
     fn cancel(&mut self, id: EffectId, reason: CancelReason) {
         let mut state = self.0.state.borrow_mut();
         state.cancels.push((id, reason));
-        if let Some(running) = state.running.get_mut(&id)
-            && !matches!(running.behaviour, Behaviour::Stubborn)
-        {
+        let Some(running) = state.running.get_mut(&id) else {
+            return;
+        };
+        running.is_asked_to_end = true;
+        if !matches!(running.behaviour, Behaviour::Stubborn) {
             let error = EffectError::permanent(EffectError::CANCELLED, "ended as asked");
             running.behaviour = Behaviour::Answer(Err(error));
         }
