@@ -37,6 +37,9 @@ pub const LOG_DIR: &str = "/log";
 /// Where a node's blobs are.
 pub const BLOB_DIR: &str = "/blobs";
 
+/// A node that is not done after so many turns never will be.
+const TURNS_TO_SETTLE: u32 = 100_000;
+
 /// How a node is set up.
 #[derive(Clone, Debug)]
 pub struct Setup {
@@ -308,7 +311,7 @@ impl Node {
 
     /// Turns, writes and lets the world answer until nothing is left to do at this moment.
     pub fn settle(&mut self) {
-        for _ in 0..100_000 {
+        for _ in 0..TURNS_TO_SETTLE {
             self.turn();
             let wrote = matches!(self.work(1), Worked::Wrote(_));
             let reported = self.report();
@@ -475,11 +478,21 @@ impl Node {
         self.find(job).expect("the job is known")
     }
 
+    /// Asks, and takes turns until there is an answer: one, unless jobs sleep that it is about.
+    fn asked<T>(&mut self, input: impl FnOnce(Reply<T>) -> Input) -> T {
+        let mut answer = self.ask(input);
+        for _ in 0..TURNS_TO_SETTLE {
+            self.turn();
+            if let Ok(answer) = answer.try_recv() {
+                return answer;
+            }
+        }
+        panic!("the node does not answer");
+    }
+
     /// A job as it is shown, if it is known.
     pub fn find(&mut self, job: JobId) -> Option<JobView> {
-        let answer = self.ask(|reply| Input::Get { job, reply });
-        self.turn();
-        now_or_never(answer).unwrap()
+        self.asked(|reply| Input::Get { job, reply })
     }
 
     /// Where a job stands.
@@ -489,16 +502,12 @@ impl Node {
 
     /// Some jobs.
     pub fn list(&mut self, filter: JobFilter) -> Page {
-        let answer = self.ask(|reply| Input::List { filter, reply });
-        self.turn();
-        now_or_never(answer).unwrap()
+        self.asked(|reply| Input::List { filter, reply })
     }
 
     /// All that the engine knows.
     pub fn dump(&mut self) -> Box<Dump> {
-        let answer = self.ask(|reply| Input::Dump { reply });
-        self.turn();
-        now_or_never(answer).unwrap()
+        self.asked(|reply| Input::Dump { reply })
     }
 
     /// Asks to be told when nothing is left to do.
