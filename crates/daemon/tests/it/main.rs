@@ -7,6 +7,7 @@
 
 mod commands;
 mod foreground;
+mod io_error;
 mod kill;
 mod probes;
 mod refusals;
