@@ -9,6 +9,7 @@ mod commands;
 mod foreground;
 mod io_error;
 mod kill;
+mod power;
 mod probes;
 mod refusals;
 mod reload;
