@@ -100,6 +100,13 @@ impl Cursor {
         if !expected || header.frame_bytes() as u64 > room {
             return Ok(None);
         }
+        if header.frame_bytes() > CHUNK_BYTES
+            && !self
+                .segment
+                .reaches(self.offset + header.frame_bytes() as u64)?
+        {
+            return Ok(None);
+        }
         let frame = self
             .window
             .load(&self.segment, self.offset, header.frame_bytes())?;
