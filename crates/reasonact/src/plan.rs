@@ -6,7 +6,7 @@
 mod spec;
 mod step;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -14,7 +14,7 @@ use runtime::{Context, Failure, InputError, Json, Latch, Program, ProgramFuture,
 use serde_json::{Value, json};
 
 use self::spec::{OnFailure, PlanSpec};
-use crate::template;
+use crate::template::{self, Environment, Scope};
 
 /// Runs a plan. Its result is what every step gave, and the plan's own output if it states one.
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +63,12 @@ impl Program for Plan {
     }
 }
 
+/// How many bytes the templates of one plan may give, all together. Each is bounded by the work it may do, which is worth
+/// some dozens of megabytes; a plan of many such would fill the memory from a specification of a few lines.
+const RENDERED_BYTES_MAX: usize = 16 << 20;
+/// The change that brought this limit: a job that began before it goes on without.
+const RENDERED_LIMIT: &str = "rendered-limit";
+
 /// How a step ended.
 #[derive(Clone, Debug, PartialEq)]
 struct StepEnd {
@@ -99,6 +105,8 @@ struct Run {
     ends: RefCell<BTreeMap<String, StepEnd>>,
     /// Set by the first failure that the plan does not shrug off.
     failed: Latch,
+    /// How many bytes templates have given so far.
+    rendered_bytes: Cell<usize>,
 }
 
 impl Run {
@@ -112,6 +120,7 @@ impl Run {
             over,
             ends: RefCell::new(BTreeMap::new()),
             failed: context.latch(),
+            rendered_bytes: Cell::new(0),
             plan,
             context,
         })
@@ -169,6 +178,38 @@ impl Run {
         })
     }
 
+    /// Fills a text.
+    fn fill(
+        &self,
+        environment: &Environment<'_>,
+        text: &str,
+        scope: &Scope,
+    ) -> Result<String, String> {
+        let text = template::render(environment, text, scope)?;
+        self.account(text.len())?;
+        Ok(text)
+    }
+
+    /// Fills all texts inside a value.
+    fn fill_value(&self, value: &Value, scope: &Scope) -> Result<Value, String> {
+        let value = template::render_value(&template::environment(), value, scope)?;
+        self.account(value.to_string().len())?;
+        Ok(value)
+    }
+
+    /// Counts what a template has given, and refuses it if it is too much.
+    fn account(&self, bytes: usize) -> Result<(), String> {
+        let rendered_bytes = self.rendered_bytes.get().saturating_add(bytes);
+        self.rendered_bytes.set(rendered_bytes);
+        if rendered_bytes <= RENDERED_BYTES_MAX || self.context.version(RENDERED_LIMIT, 1) == 0 {
+            return Ok(());
+        }
+        Err(format!(
+            "the templates of this plan have given more than {} MiB",
+            RENDERED_BYTES_MAX >> 20
+        ))
+    }
+
     fn result(&self) -> ProgramResult {
         let scope = self.scope();
         let mut result = json!({ "steps": scope["steps"] });
@@ -184,12 +225,9 @@ impl Run {
             .collect();
         if failed.is_empty() {
             if let Some(output) = &self.plan.output {
-                result["output"] = template::render_value(
-                    &template::environment(),
-                    output,
-                    &template::scope_of(&scope),
-                )
-                .map_err(|why| Failure::new("template", format!("output: {why}")))?;
+                result["output"] = self
+                    .fill_value(output, &template::scope_of(&scope))
+                    .map_err(|why| Failure::new("template", format!("output: {why}")))?;
             }
             return Ok(Json::of(&result));
         }

@@ -3,9 +3,10 @@
 //! A template is a pure function of what it is given. No filter or function reads a clock, a file or the environment,
 //! and how much work one may do is bounded, so rendering is as deterministic as the rest of a program.
 
+pub(crate) use minijinja::Environment;
+use minijinja::UndefinedBehavior;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
-use minijinja::{Environment, UndefinedBehavior};
 use serde_json::Value;
 
 /// What templates see.

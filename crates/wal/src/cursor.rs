@@ -104,6 +104,13 @@ impl Cursor {
         if crate::planted::is("checksum-skipped") {
             return Ok(Some(header));
         }
+        if header.frame_bytes() > CHUNK_BYTES
+            && !self
+                .segment
+                .reaches(self.offset + header.frame_bytes() as u64)?
+        {
+            return Ok(None);
+        }
         let frame = self
             .window
             .load(&self.segment, self.offset, header.frame_bytes())?;

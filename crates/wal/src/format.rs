@@ -47,6 +47,7 @@
 use crc32c::{crc32c, crc32c_append};
 
 use crate::Lsn;
+use crate::options::{FRAME_BYTES_MAX, SEGMENT_BYTES_MAX};
 
 /// The newest format this version writes and reads.
 pub const FORMAT_VERSION: u32 = 1;
@@ -140,7 +141,7 @@ impl SegmentHeader {
         };
         // The checksum holds, so this can only be another program's idea of a segment.
         let sound = header.first_lsn >= Lsn::FIRST
-            && header.capacity >= SEGMENT_HEADER_BYTES as u64
+            && (SEGMENT_HEADER_BYTES as u64..=SEGMENT_BYTES_MAX).contains(&header.capacity)
             && header.capacity.is_multiple_of(FRAME_ALIGN as u64);
         if sound {
             Ok(header)
@@ -191,6 +192,12 @@ impl FrameHeader {
         // Cheap tests first: recovery tries this at every eighth byte of a torn tail.
         let plausible = header.count >= 1
             && header.count <= header.payload_bytes
+            && header.frame_bytes() <= FRAME_BYTES_MAX
+            && header
+                .first_lsn
+                .0
+                .checked_add(header.count.into())
+                .is_some()
             && header.first_lsn.0 > u64::from(header.unsynced);
         let sound = plausible && crc32c_append(seed, &bytes[4..]) == u32_at(bytes, 0);
         sound.then_some(header)
@@ -460,6 +467,45 @@ mod tests {
                 assert_eq!(u32::from(*first), length);
             }
         }
+    }
+
+    /// Numbers that no writer writes, under a checksum that holds: memory is made for a frame by what its header says.
+    #[test]
+    fn no_header_is_larger_than_life() {
+        let header = FrameHeader {
+            payload_bytes: FRAME_BYTES_MAX as u32 - 48,
+            first_lsn: Lsn(u64::MAX - 7),
+            count: 7,
+            unsynced: 0,
+            chain: 0,
+            payload_crc: 0,
+            mask: 0,
+        };
+        let decoded = |header: FrameHeader| {
+            let mut bytes = [0; FRAME_HEADER_BYTES];
+            header.encode(5, &mut bytes);
+            FrameHeader::decode(5, &bytes)
+        };
+        assert_eq!(decoded(header), Some(header));
+        for (payload_bytes, count) in [(u32::MAX, 7), (FRAME_BYTES_MAX as u32 - 40, 7), (9, 8)] {
+            let header = FrameHeader {
+                payload_bytes,
+                count,
+                ..header
+            };
+            assert_eq!(decoded(header), None, "{header:?}");
+        }
+        let segment = SegmentHeader {
+            log_id: LogId([1; 16]),
+            first_lsn: Lsn(1),
+            capacity: SEGMENT_BYTES_MAX + 8,
+            begun_unix_ms: 0,
+            chain: 0,
+        };
+        assert_eq!(
+            SegmentHeader::decode(&segment.encode()),
+            Err(HeaderError::Damaged)
+        );
     }
 
     #[test]

@@ -11,9 +11,9 @@ use crate::format::{FRAME_ALIGN, FRAME_HEADER_BYTES, LogId, SEGMENT_HEADER_BYTES
 /// The smallest segment: one page. Only tests want it.
 const SEGMENT_BYTES_MIN: u64 = 4 << 10;
 /// The largest segment. It keeps counts of records within a segment in 32 bits.
-const SEGMENT_BYTES_MAX: u64 = 4 << 30;
+pub(crate) const SEGMENT_BYTES_MAX: u64 = 4 << 30;
 /// The largest frame. Recovery holds one frame in memory.
-const FRAME_BYTES_MAX: usize = 1 << 30;
+pub(crate) const FRAME_BYTES_MAX: usize = 1 << 30;
 /// What a disk and a page cache deal in.
 const PAGE_BYTES: u64 = 4 << 10;
 

@@ -95,6 +95,13 @@ impl Segment {
         Ok(Segment { file, path, header })
     }
 
+    /// Whether the file has bytes up to `end`. Looked at before memory is made for a frame: its length is only a number in
+    /// the file, and the last byte of a frame is not zero, so one that reaches further is not all there.
+    pub(crate) fn reaches(&self, end: u64) -> Result<bool, ReadError> {
+        let length = self.file.length();
+        Ok(end <= length.map_err(|error| self.io("measure", error))?)
+    }
+
     /// Damage in this segment.
     pub(crate) fn damage(&self, offset: u64, lsn: Lsn, what: DamageKind) -> Damage {
         Damage {

@@ -103,6 +103,12 @@ fn is_expected(cursor: &Cursor, header: &FrameHeader) -> bool {
 
 /// Whether a frame with a sound header was cut off, rather than written and damaged since.
 fn is_torn(cursor: &Cursor, header: &FrameHeader) -> Result<bool, ReadError> {
+    if !cursor
+        .segment
+        .reaches(cursor.offset + header.frame_bytes() as u64)?
+    {
+        return Ok(true);
+    }
     let frame = read_zero_filled(&cursor.segment, cursor.offset, header.frame_bytes())?;
     Ok(frame.last() == Some(&0) || has_blank_share(&frame, cursor.offset))
 }

@@ -72,6 +72,13 @@ impl<'a> Lines<'a> {
             column: saturate(column),
         }
     }
+
+    /// The position of the character at a column that was counted in bytes. Both numbers count from 1.
+    pub(crate) fn position_of_byte(&self, line: usize, column: usize) -> Position {
+        let start = self.starts.get(line.saturating_sub(1));
+        let start = start.copied().unwrap_or(self.text.len());
+        self.position(start + column.saturating_sub(1))
+    }
 }
 
 /// A count as a line or column number. Files are limited to far less than `u32::MAX` bytes.
@@ -122,5 +129,13 @@ mod tests {
         assert_eq!(lines.position(6), Position { line: 2, column: 1 });
         assert_eq!(lines.position(8), Position { line: 2, column: 2 });
         assert_eq!(lines.position(usize::MAX), Position { line: 3, column: 1 });
+        let second = |column| Position { line: 2, column };
+        assert_eq!(lines.position_of_byte(2, 0), second(1));
+        assert_eq!(lines.position_of_byte(2, 3), second(2));
+        assert_eq!(lines.position_of_byte(2, 7), second(6));
+        assert_eq!(
+            lines.position_of_byte(9, 9),
+            Position { line: 3, column: 1 }
+        );
     }
 }

@@ -12,10 +12,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::support::{Daemon, Ended, Journal, Node, Random};
-
-/// A job's name and the label of one of its steps: one effect.
-type Effect = (String, String);
+use crate::support::{Daemon, Effect, Effects, Ended, Journal, Node, Random};
 
 /// What the kills of all campaigns came upon; a test that came upon nothing shows nothing.
 #[derive(Debug, Default)]
@@ -192,20 +189,9 @@ impl Campaign {
 
     /// What was acknowledged is what the daemon has said was taken in.
     fn note_acknowledged(&mut self, ended: &Ended) {
-        for line in ended
-            .stderr
-            .lines()
-            .filter(|line| line.contains("\"start-up job "))
-        {
-            // The last line may have been cut off by the kill.
-            let Ok(line) = serde_json::from_str::<serde_json::Value>(line) else {
-                continue;
-            };
-            let field = |name: &str| line[name].as_str().map(str::to_owned);
-            if let (Some(name), Some(job)) = (field("name"), field("job")) {
-                let first = self.acknowledged.entry(name).or_insert_with(|| job.clone());
-                assert_eq!(*first, job, "a job was taken in twice");
-            }
+        for (name, job) in ended.start_up_jobs() {
+            let first = self.acknowledged.entry(name).or_insert_with(|| job.clone());
+            assert_eq!(*first, job, "a job was taken in twice");
         }
     }
 
@@ -360,47 +346,4 @@ fn told(journal: &Journal, (job, step): &Effect) -> String {
         }
     };
     end["outcome"].as_str().unwrap_or_default().to_owned()
-}
-
-/// What the log says of one effect.
-#[derive(Debug, Default)]
-struct EffectState {
-    class: String,
-    outcome: Option<String>,
-    begun_again: usize,
-}
-
-/// What the log says of all effects.
-struct Effects(BTreeMap<Effect, EffectState>);
-
-impl Effects {
-    fn of(journal: &Journal) -> Self {
-        let mut effects = BTreeMap::new();
-        for name in journal.jobs.keys() {
-            let mut labels = BTreeMap::new();
-            for entry in journal.entries_of(name) {
-                let Some(step) = entry.step() else { continue };
-                let text =
-                    |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
-                let label = labels
-                    .entry(step)
-                    .or_insert_with(|| text(&entry.0["label"]))
-                    .clone();
-                let state: &mut EffectState = effects.entry((name.clone(), label)).or_default();
-                match entry.kind() {
-                    "requested" => {
-                        assert_eq!(state.class, "", "requested twice");
-                        state.class = text(&entry.0["policy"]["class"]);
-                    }
-                    "starting" => state.begun_again += 1,
-                    "completed" => {
-                        assert_eq!(state.outcome, None, "completed twice");
-                        state.outcome = entry.ending().map(str::to_owned);
-                    }
-                    other => panic!("no effect here should have a `{other}`"),
-                }
-            }
-        }
-        Self(effects)
-    }
 }

@@ -7,7 +7,9 @@
 
 mod commands;
 mod foreground;
+mod io_error;
 mod kill;
+mod power;
 mod probes;
 mod refusals;
 mod reload;

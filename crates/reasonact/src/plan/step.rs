@@ -36,7 +36,7 @@ impl Run {
             }
             return self.show(spec, end);
         }
-        let fill = |text: &str| template::render(&environment, text, &scope);
+        let fill = |text: &str| self.fill(&environment, text, &scope);
         if let Some(run) = &spec.run {
             return match fill_run(run, &fill) {
                 Ok(run) => self.command(spec, &run).await,
@@ -68,7 +68,7 @@ impl Run {
     /// The steps that are no effect of their own: their beginning and end are shown by hand.
     async fn quiet_step(&self, spec: &StepSpec, scope: &Scope) -> StepEnd {
         let environment = template::environment();
-        let fill = |text: &str| template::render(&environment, text, scope);
+        let fill = |text: &str| self.fill(&environment, text, scope);
         let done = if let Some(duration) = spec.sleep {
             self.context.sleep(duration.0).await;
             Ok(BTreeMap::new())
@@ -213,7 +213,7 @@ impl Run {
         scope: &Scope,
     ) -> Result<BTreeMap<String, Value>, String> {
         let environment = template::environment();
-        let fill = |text: &str| template::render(&environment, text, scope);
+        let fill = |text: &str| self.fill(&environment, text, scope);
         let name = fill(&artifact.name)?;
         let media_type = |guess: &str| {
             artifact
@@ -230,7 +230,7 @@ impl Run {
                 })
                 .collect()
         } else if let Some(data) = &artifact.data {
-            let data = template::render_value(&environment, data, scope)?;
+            let data = self.fill_value(data, scope)?;
             vec![(media_type("application/json"), Part::Data { data })]
         } else if let Some(url) = &artifact.url {
             let url = fill(url)?;

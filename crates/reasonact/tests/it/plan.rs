@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use runtime::JobState;
+use runtime::entry::{Ending, Entry};
 use serde_json::{Value, json};
 
 use crate::support::World;
@@ -259,5 +260,25 @@ fn a_template_that_cannot_be_filled_fails_its_step_and_nothing_else() {
         "{message}"
     );
     assert_eq!(output["steps"]["b"]["status"], "ok");
+    node.assert_replays(job);
+}
+
+/// A specification of a few lines is not to fill the memory: every template alone is bounded, and so are all together.
+#[test]
+fn the_templates_of_a_plan_give_only_so_much_together() {
+    let say = |number: usize| json!({ "id": format!("s{number}"), "say": "{{ 'x' * 1048576 }}" });
+    let steps: Vec<_> = (0..20).map(say).collect();
+    let mut node = node(echo());
+    let job = plan(&mut node, json!({ "steps": steps }));
+    let Some(Entry::Finished { ending, .. }) = node.journal(job).pop() else {
+        panic!("the job is not over");
+    };
+    let Ending::Failed { message, .. } = ending else {
+        panic!("20 MiB of templates were let through");
+    };
+    let refused = message.matches("more than 16 MiB").count();
+    assert_eq!(refused, 4, "{message}");
+    node.assert_replays(job);
+    node.restart();
     node.assert_replays(job);
 }

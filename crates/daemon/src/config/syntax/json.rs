@@ -11,20 +11,18 @@ use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::{DEPTH_MAX, Data, Node, SyntaxError, TableBuilder};
-use crate::config::origin::{Lines, Position, saturate};
+use crate::config::origin::{Lines, Position};
 
 pub(super) fn parse(text: &str) -> Result<Node, SyntaxError> {
+    let lines = Lines::of(text);
     let root: &RawValue = serde_json::from_str(text).map_err(|error| {
-        let at = Position {
-            line: saturate(error.line()),
-            column: saturate(error.column().max(1)),
-        };
+        // serde_json counts bytes.
+        let at = lines.position_of_byte(error.line(), error.column());
         // serde_json ends its texts with the position, which is said already.
         let message = error.to_string();
         let message = message.split(" at line ").next().unwrap_or_default();
         SyntaxError::new(at, message)
     })?;
-    let lines = Lines::of(text);
     Reader {
         text,
         lines: &lines,

@@ -37,6 +37,21 @@ impl Ended {
         self
     }
 
+    /// The start-up jobs it has acknowledged: name and id of each, as often as it has said so.
+    pub(crate) fn start_up_jobs(&self) -> Vec<(String, String)> {
+        let lines = self.stderr.lines();
+        // The last line may have been cut off by a kill.
+        let lines = lines.filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let field = |line: &Value, name: &str| line[name].as_str().map(str::to_owned);
+        lines
+            .filter(|line| {
+                let message = line["message"].as_str();
+                message.is_some_and(|message| message.starts_with("start-up job "))
+            })
+            .filter_map(|line| Some((field(&line, "name")?, field(&line, "job")?)))
+            .collect()
+    }
+
     /// Both streams.
     pub(crate) fn said(&self) -> String {
         format!("{}{}", self.stdout, self.stderr)

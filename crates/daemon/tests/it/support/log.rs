@@ -92,3 +92,50 @@ pub(crate) fn log_id(data_dir: &Path) -> Option<String> {
     let id = bytes.get(16..32)?.iter();
     Some(id.map(|byte| format!("{byte:02x}")).collect())
 }
+
+/// A job's name and the label of one of its steps: one effect.
+pub(crate) type Effect = (String, String);
+
+/// What the log says of one effect.
+#[derive(Debug, Default)]
+pub(crate) struct EffectState {
+    pub(crate) class: String,
+    /// How it ended, if it has.
+    pub(crate) outcome: Option<String>,
+    /// Tries after the first.
+    pub(crate) begun_again: usize,
+}
+
+/// What the log says of all effects.
+pub(crate) struct Effects(pub(crate) BTreeMap<Effect, EffectState>);
+
+impl Effects {
+    pub(crate) fn of(journal: &Journal) -> Self {
+        let mut effects = BTreeMap::new();
+        for name in journal.jobs.keys() {
+            let mut labels = BTreeMap::new();
+            for entry in journal.entries_of(name) {
+                let Some(step) = entry.step() else { continue };
+                let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+                let label = labels
+                    .entry(step)
+                    .or_insert_with(|| text(&entry.0["label"]))
+                    .clone();
+                let state: &mut EffectState = effects.entry((name.clone(), label)).or_default();
+                match entry.kind() {
+                    "requested" => {
+                        assert_eq!(state.class, "", "requested twice");
+                        state.class = text(&entry.0["policy"]["class"]);
+                    }
+                    "starting" => state.begun_again += 1,
+                    "completed" => {
+                        assert_eq!(state.outcome, None, "completed twice");
+                        state.outcome = entry.ending().map(str::to_owned);
+                    }
+                    other => panic!("no effect here should have a `{other}`"),
+                }
+            }
+        }
+        Self(effects)
+    }
+}

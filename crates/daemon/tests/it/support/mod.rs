@@ -5,6 +5,7 @@ mod http;
 mod lines;
 mod log;
 mod node;
+mod power;
 mod processes;
 mod random;
 
@@ -15,8 +16,9 @@ use std::time::Duration;
 pub(crate) use daemon::{Daemon, Ended, end_of};
 pub(crate) use http::{Answer, get, request};
 pub(crate) use lines::Lines;
-pub(crate) use log::{Entry, Journal};
+pub(crate) use log::{Effect, Effects, Entry, Journal};
 pub(crate) use node::{Node, Place};
+pub(crate) use power::PowerDisk;
 pub(crate) use processes::are_over;
 pub(crate) use random::Random;
 

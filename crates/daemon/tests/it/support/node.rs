@@ -48,6 +48,14 @@ impl Place {
         command
     }
 
+    /// All processes that were started here, or for a daemon that was.
+    pub(crate) fn processes(&self) -> Vec<Process> {
+        let here = self.0.path().display().to_string();
+        let mut processes = marked("HOME", &here);
+        processes.extend(marked("TINKERBELL_START_DIR", &here));
+        processes
+    }
+
     /// A text with this place's path taken out.
     pub(crate) fn strip(&self, text: &str) -> String {
         text.replace(&self.0.path().display().to_string(), "[DIR]")

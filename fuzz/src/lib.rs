@@ -1,0 +1,13 @@
+//! What the fuzz targets do with their bytes, one function each.
+//!
+//! Bytes that somebody else wrote are read in four places: the log, the records in it, config files, job files. Each
+//! function here takes any bytes, gives them to one of those readers by the door that everybody uses, and panics if the
+//! reader does, or if what it says does not agree with itself. `fuzz_targets` hands these functions to libFuzzer;
+//! `crates/daemon/tests/corpus.rs` runs them over the committed corpus with the stable toolchain.
+
+pub mod config;
+pub mod job;
+pub mod journal;
+pub mod log;
+mod machine;
+mod scratch;
