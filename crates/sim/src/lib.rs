@@ -9,7 +9,7 @@
 //! - [`World`] carries effects out. It outlives crashes, as the world does, and holds every start of an effect against
 //!   what the log had durable at that moment: see [`ledger`].
 //! - [`history`] compares what the log promised with what it has.
-//! - [`program`] makes a program of a closure; [`tale`] makes random programs.
+//! - [`mod@program`] makes a program of a closure; [`tale`] makes random programs.
 //! - [`swarm`] says what a seed lets go wrong, [`simulation`] is one run, and [`hunt`] runs many.
 //!
 //! Nothing here depends on threads or on real time, so a run that fails fails every time. With `--cfg shuttle` there is

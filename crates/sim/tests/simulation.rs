@@ -4,7 +4,7 @@ use sim::hunt::{hunt, seeds, try_seed};
 use sim::simulation::Fate;
 
 /// So many seeds by default.
-const SEEDS: u64 = 3_000;
+const SEEDS: u64 = 2_000;
 
 /// What must have happened in at least one of a hundred runs, or the runs prove less than they seem to.
 const HAPPENINGS: &[&str] = &[

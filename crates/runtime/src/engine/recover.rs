@@ -325,6 +325,10 @@ impl<R: EffectRunner> Engine<R> {
         for (step, status, unwanted, reruns) in open {
             #[cfg(planted)]
             let reruns = reruns || wal::planted::is("external-rerun");
+            // The last that its program asked for may have been to give it up.
+            let effects = self.job_mut(slot, generation).map(|job| &job.effects);
+            let effect = effects.and_then(|effects| effects.get(&step));
+            let unwanted = unwanted || effect.is_none_or(|effect| effect.abandoned);
             match status {
                 // Its program is past it, and what an earlier life left running has been ended.
                 _ if unwanted => {

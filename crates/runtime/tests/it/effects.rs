@@ -473,3 +473,55 @@ fn the_runner_is_told_when_a_result_is_durable() {
     node.turn();
     assert_eq!(node.world.settled().len(), 1);
 }
+
+/// The journal ends where the program asked for an effect; in the same breath it asked for another one and gave the first
+/// up, and that is lost.
+#[test]
+fn what_is_given_up_just_behind_the_end_of_the_journal_does_not_run_again() {
+    let programs = Programs::new().with(program("p", |context, _| async move {
+        step(&context, "first", Keyed).await.map_err(failed)?;
+        let mut old = Box::pin(step(&context, "old", Keyed));
+        let mut new = Box::pin(step(&context, "new", Keyed));
+        std::future::poll_fn(|waker| {
+            assert!(old.as_mut().poll(waker).is_pending());
+            assert!(new.as_mut().poll(waker).is_pending());
+            std::task::Poll::Ready(())
+        })
+        .await;
+        drop(old);
+        new.await.map_err(failed)
+    }));
+    let mut node = Node::new(programs.clone(), World::by_hand());
+    let job = node.run("p");
+    node.world.complete("first", Ok(Json::null()));
+    node.settle();
+    assert_eq!(node.world.running(), ["new"]);
+    let asks_for_old =
+        |entry: &Entry| matches!(entry, Entry::Requested { label, .. } if label == "old");
+    let journal = node.recorded(job);
+    let end = journal
+        .iter()
+        .position(|r| asks_for_old(&r.entry().unwrap()));
+    let mut batch = wal::Batch::new();
+    for recorded in &journal[..=end.unwrap()] {
+        batch.push(&recorded.bytes);
+    }
+
+    let mut node = Node::new(programs, World::by_hand());
+    node.kill();
+    let options = wal::Options {
+        segment_bytes: node.setup.segment_bytes,
+        ..wal::Options::new("/log")
+    };
+    let disk = std::sync::Arc::new(node.disk.clone());
+    let (mut log, _) = wal::Log::open(options, disk, wal::ignore).unwrap();
+    log.append(&[&batch]).unwrap();
+    drop(log);
+    node.start();
+    node.settle();
+    assert_eq!(node.world.running(), ["new"]);
+    node.world.complete("new", Ok(Json::null()));
+    node.settle();
+    assert_eq!(node.state(job), JobState::Completed);
+    node.assert_replays(job);
+}
