@@ -1,5 +1,7 @@
-//! The scheduler beside tokio's current-thread runtime, and beside the least an executor can do: a
-//! `VecDeque` of boxed futures, polled in turn, with no ids, priorities, joins, timers or trace.
+//! The quick look, a minute without anything to install: the scheduler beside tokio's current-thread runtime, and beside
+//! the least that can poll, a `VecDeque` of boxed futures, polled in turn, with no wakers, ids, priorities, joins,
+//! timers or trace. All peers, the limit of a real executor, round trips and lateness are in `benches/peers/scheduler`,
+//! a workspace of its own so that this one need not build them.
 //!
 //! ```text
 //! cargo bench -p scheduler
@@ -122,7 +124,8 @@ fn nanos_per_operation(operations: u64, run: impl FnOnce()) -> f64 {
     start.elapsed().as_nanos() as f64 / operations as f64
 }
 
-/// With the watch on long polls on, reading the real clock.
+/// With the watch on long polls on, reading the fine clock: what a limit of few milliseconds costs. The daemon's reads
+/// the coarse one.
 fn watched() -> Options {
     let start = Instant::now();
     Options {

@@ -120,13 +120,7 @@ impl Core {
             .get_mut(id)
             .expect("a task, because only the loop ends tasks");
         let frame = frame.expect("the frame that was polled");
-        assert!(
-            matches!(slot.body, Body::Running),
-            "only a running task is suspended"
-        );
-        // There is nothing to drop in what was there, and to say so keeps two things out of the way of every poll:
-        // the code that would look, and its load of both halves of a body of which one was only just stored.
-        std::mem::forget(std::mem::replace(&mut slot.body, Body::Suspended(frame)));
+        slot.put(Body::Suspended(frame));
     }
 
     /// Ends a task whose frame is gone and wakes whoever joins it.
@@ -231,7 +225,7 @@ impl Core {
     ) -> Option<(Outcome, Option<Waker>)> {
         let (outcome, _) = self.tasks.reap(id)?;
         self.record(Op::Joined, id.as_u64());
-        let stale = waiter.and_then(|waiter| self.waiters.remove(waiter).2);
+        let stale = waiter.and_then(|waiter| self.waiters.finish(waiter));
         Some((outcome, stale))
     }
 

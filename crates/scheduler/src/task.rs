@@ -159,6 +159,18 @@ impl Slot {
         matches!(self.body, Body::Suspended(_) | Body::Running)
     }
 
+    /// Gives a body to a task that is running, and so has none.
+    #[inline(always)]
+    pub(crate) fn put(&mut self, body: Body) {
+        assert!(
+            matches!(self.body, Body::Running),
+            "only a running task is put back or ended"
+        );
+        // There is nothing to drop in what was there, and to say so keeps two things out of the way of every poll:
+        // the code that would look, and its load of both halves of a body of which one was only just stored.
+        std::mem::forget(std::mem::replace(&mut self.body, body));
+    }
+
     /// Marks the task as running and hands out its frame.
     #[inline]
     pub(crate) fn take_frame(&mut self) -> Option<Frame> {
@@ -254,7 +266,8 @@ impl Tasks {
             };
             self.vacant = next;
             slot.generation = place.generation;
-            *place = slot;
+            // A vacant slot has nothing to drop.
+            std::mem::forget(std::mem::replace(place, slot));
             TaskId::new(index, self.slots[index as usize].generation)
         };
         if older_sibling != NONE {
@@ -304,7 +317,7 @@ impl Tasks {
             slot.youngest_child == NONE,
             "children end before their parent"
         );
-        slot.body = Body::Ended(outcome);
+        slot.put(Body::Ended(outcome));
         let (parent, older, younger) = (slot.parent, slot.older_sibling, slot.younger_sibling);
         if older != NONE {
             self.slots[older as usize].younger_sibling = younger;
@@ -405,6 +418,11 @@ mod tests {
         })
     }
 
+    fn end(tasks: &mut Tasks, id: TaskId) {
+        drop(tasks.get_mut(id).and_then(Slot::take_frame));
+        tasks.end(id, Outcome::Cancelled);
+    }
+
     #[test]
     fn a_slot_stays_small() {
         assert!(size_of::<Slot>() <= 80, "{}", size_of::<Slot>());
@@ -414,7 +432,7 @@ mod tests {
     fn an_id_never_names_a_second_task() {
         let mut tasks = Tasks::new();
         let first = spawn(&mut tasks, NONE);
-        tasks.end(first, Outcome::Cancelled);
+        end(&mut tasks, first);
         tasks.reap(first);
         let second = spawn(&mut tasks, NONE);
         assert_eq!((first.index, second.index), (0, 0));
@@ -423,7 +441,7 @@ mod tests {
         // The last generation of a slot: it is not used again.
         tasks.slots[0].generation = u32::MAX;
         let last = TaskId::new(0, u32::MAX);
-        tasks.end(last, Outcome::Cancelled);
+        end(&mut tasks, last);
         tasks.reap(last);
         assert_eq!(spawn(&mut tasks, NONE).index, 1);
     }
@@ -437,12 +455,12 @@ mod tests {
         let walked: Vec<_> = tasks.walk().map(|(id, depth, _)| (id, depth)).collect();
         assert_eq!(walked, [(root, 0), (a, 1), (b, 1), (c, 1), (grandchild, 2)]);
 
-        tasks.end(b, Outcome::Cancelled);
+        end(&mut tasks, b);
         let ended: Vec<_> = std::iter::from_fn(|| {
             let leaf = tasks
                 .youngest_root()
                 .map(|root| tasks.youngest_leaf(root).0)?;
-            tasks.end(leaf, Outcome::Cancelled);
+            end(&mut tasks, leaf);
             Some(leaf)
         })
         .collect();

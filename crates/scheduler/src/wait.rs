@@ -337,6 +337,14 @@ impl Waiters {
         (target, stage, waker)
     }
 
+    /// Removes a waiter that stands in no line. Its waker is given back, to be dropped when nothing is borrowed.
+    #[inline]
+    pub(crate) fn finish(&mut self, index: u32) -> Option<Waker> {
+        let Wake { waker, .. } = self.wake(index, Stage::Woken);
+        self.vacate(index);
+        waker
+    }
+
     #[inline]
     fn vacate(&mut self, index: u32) {
         self.records[index as usize].target = Target::Vacant { next: self.vacant };

@@ -16,9 +16,9 @@ use crate::workloads::scattered;
 /// Timers set.
 const TIMERS: u64 = 1_000_000;
 /// When the first is due: late enough for all to be set by then.
-const FIRST: Duration = Duration::from_secs(3);
+const FIRST: Duration = Duration::from_secs(5);
 /// Over how long they are scattered.
-const SPAN: Duration = Duration::from_secs(4);
+const SPAN: Duration = Duration::from_secs(10);
 /// Polls between two looks at the clock.
 const POLLS_PER_TURN: u64 = 256;
 
