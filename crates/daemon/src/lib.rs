@@ -236,7 +236,7 @@ fn exit_code_of(ended: Result<Stopped, RuntimeError>) -> u8 {
             );
             exit::OK
         }
-        Ok(Stopped::LogFailed(failure)) => {
+        Ok(Stopped::LogFailed(failure) | Stopped::OutOfSpace(failure)) => {
             complain(&format!("log failed: {failure}"), None);
             exit::IO
         }

@@ -365,7 +365,9 @@ impl<R: EffectRunner> Driver<R> {
             (_, Stopped::LogFailed(failure)) | (Err(StopError::Failed(failure)), _) => {
                 Err(RuntimeError::Log(failure))
             }
-            (Err(StopError::NoSpace(failure)), _) => Err(RuntimeError::NoSpace(failure)),
+            (Err(StopError::NoSpace(failure)), _) | (_, Stopped::OutOfSpace(failure)) => {
+                Err(RuntimeError::NoSpace(failure))
+            }
             (Err(error), _) => Err(RuntimeError::Thread {
                 thread: "wal-writer",
                 what: error.to_string(),

@@ -25,7 +25,7 @@ use std::io::ErrorKind;
 use std::rc::Rc;
 use std::time::Duration;
 
-use runtime::{JobId, Json, LogState, Stopped};
+use runtime::{JobId, Json, Stopped};
 use wal::sim::Op;
 use wal::{BlobId, OpenError};
 
@@ -247,7 +247,6 @@ impl Run {
     /// The engine has stopped: so does the process.
     fn end(&mut self) {
         let stopped = self.node.stopped();
-        let is_stalled = matches!(self.node.log_state(), LogState::Stalled { .. });
         let is_asked_to = self.is_draining;
         // Whoever was told before the end was told the truth.
         self.hear();
@@ -260,12 +259,19 @@ impl Run {
                 );
                 if closed.is_ok() {
                     self.say("stopped", 0);
-                    // Without space an engine whose time is over stops all the same.
                     assert!(
-                        is_stalled || self.node.world.ledger().has_stopped(),
+                        self.node.world.ledger().has_stopped(),
                         "the process ended cleanly, and the log does not end with the marker of it"
                     );
                 }
+            }
+            // There may be space again by now: the engine did not wait to hear of it.
+            Some(Stopped::OutOfSpace(_)) => {
+                assert!(
+                    is_asked_to,
+                    "the engine stopped, and nobody had asked it to"
+                );
+                self.say("out of space", 0);
             }
             Some(Stopped::LogFailed(_)) => {
                 self.say("failed", 0);

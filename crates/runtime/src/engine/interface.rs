@@ -221,6 +221,9 @@ pub enum Stopped {
     },
     /// The log failed, and nothing was acknowledged after that.
     LogFailed(LogFailure),
+    /// As it was asked to, but the disk was full until the time was over: the log does not end with the marker of a
+    /// clean end. Nothing that was acknowledged is lost.
+    OutOfSpace(LogFailure),
 }
 
 /// How the engine was set up.

@@ -62,9 +62,12 @@ impl<R: EffectRunner> Engine<R> {
             });
             self.open.after.push(After::Stopped);
         }
-        if gave_up && self.stalled.is_some() && self.stopped.is_none() {
-            // There may never be space for the marker, and the time is over. The writer's own end says what is lost.
-            self.stop_cleanly();
+        if gave_up
+            && self.stopped.is_none()
+            && let Some(reason) = &self.stalled
+        {
+            // There may never be space for the marker, and the time is over.
+            self.stopped = Some(Stopped::OutOfSpace(reason.clone()));
         }
     }
 
