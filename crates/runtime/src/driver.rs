@@ -222,8 +222,10 @@ impl<R: EffectRunner> Driver<R> {
         let clock = Clock {
             start: Instant::now(),
         };
-        let mut scheduler = scheduler::Options::default();
-        scheduler.long_poll = options.long_poll.map(long_poll);
+        let scheduler = scheduler::Options {
+            long_poll: options.long_poll.map(long_poll),
+            ..scheduler::Options::default()
+        };
         let engine = EngineOptions {
             limits: options.limits,
             retention: options.retention,
