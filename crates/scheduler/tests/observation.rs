@@ -200,3 +200,23 @@ fn the_trace_of_a_given_program_is_the_same_on_every_machine() {
     // A change of this number is a change of what is traced, or of the rules: say so in the change log.
     assert_eq!(world.scheduler.trace_hash(), 11_029_937_360_901_219_950);
 }
+
+#[test]
+fn the_trace_tells_what_was_waited_for() {
+    let trace = |which: usize, external: bool| {
+        let mut world = World::new();
+        let keys = [world.handle.new_key(), world.handle.new_key()];
+        world.start("waits", async move |handle: Handle, _| {
+            if external {
+                handle.wait_external(keys[which]).await;
+            } else {
+                handle.wait(keys[which]).await;
+            }
+        });
+        world.scheduler.run_until_idle();
+        world.scheduler.trace_hash()
+    };
+    let traces = [(0, false), (0, true), (1, false), (1, true)].map(|(key, ext)| trace(key, ext));
+    let different = traces.iter().collect::<std::collections::BTreeSet<_>>();
+    assert_eq!(different.len(), traces.len());
+}
