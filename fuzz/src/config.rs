@@ -54,11 +54,14 @@ pub(crate) fn named(text: &[u8]) -> (&'static str, &[u8]) {
 /// Mistakes are where they can be mended, and say so on lines of their own.
 pub(crate) fn check_errors(errors: &ConfigErrors, path: &Path, text: &[u8]) {
     let text = String::from_utf8_lossy(text);
+    // YAML ends a line at a lone carriage return, the others do not.
+    let by_newline: Vec<usize> = lengths(text.split('\n'));
+    let text = text.replace("\r\n", "\n");
+    let by_either: Vec<usize> = lengths(text.split(['\n', '\r']));
     let is_inside = |at: &Position| {
         let (line, column) = (at.line as usize, at.column as usize);
-        // YAML ends a line at a lone carriage return, the others do not. Just past an end is where something is missing.
-        [&['\n', '\r'][..], &['\n']].iter().any(|ends| {
-            let lengths: Vec<usize> = text.split(*ends).map(|line| line.chars().count()).collect();
+        // Just past an end is where something is missing.
+        [&by_newline, &by_either].into_iter().any(|lengths| {
             let length = lengths.get(line.wrapping_sub(1));
             (line == lengths.len() + 1 && column == 1)
                 || length.is_some_and(|length| (1..=length + 1).contains(&column))
@@ -86,6 +89,11 @@ pub(crate) fn check_errors(errors: &ConfigErrors, path: &Path, text: &[u8]) {
         }
     }
     assert!(!errors.one_line().contains('\n'));
+}
+
+/// How many characters each line has.
+fn lengths<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<usize> {
+    lines.map(|line| line.chars().count()).collect()
 }
 
 /// Whether a terminal would do something at this character other than move on.

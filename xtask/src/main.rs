@@ -20,6 +20,9 @@ cargo xtask COMMAND
   ci            everything that must pass before a change is taken in
   shuttle       the channels between threads, under many orders of the threads
   bench         the figures of benches/README.md, in one run
+  fuzz [TARGET] [SECONDS]
+                the fuzz targets, or one of them, for half an hour each or as long as said (docs/fuzzing.md)
+  sanitize      the tests of everything with threads or `unsafe`, under the address sanitizer and the thread sanitizer
 ";
 
 fn main() -> ExitCode {
@@ -30,6 +33,8 @@ fn main() -> ExitCode {
         Some("ci") => ci(),
         Some("shuttle") => shuttle(),
         Some("bench") => bench(),
+        Some("fuzz") => fuzz(args.next().as_deref(), args.next().as_deref()),
+        Some("sanitize") => sanitize(),
         _ => Err(USAGE.to_owned()),
     };
     match done {
@@ -337,6 +342,81 @@ fn timed(name: &str, step: impl FnOnce() -> Done) -> Result<(String, u64), Strin
     let started = Instant::now();
     step().map_err(|why| format!("{name}: {why}"))?;
     Ok((name.to_owned(), started.elapsed().as_secs()))
+}
+
+const FUZZ_TARGETS: [&str; 4] = ["log", "journal", "config", "job"];
+/// How long a target runs, in seconds.
+const FUZZ_SECONDS: &str = "1800";
+
+/// Runs fuzz targets one after another. What they find on the way is kept under `fuzz/target`; the committed corpus is
+/// only read.
+fn fuzz(target: Option<&str>, seconds: Option<&str>) -> Done {
+    let fuzz = root().join("fuzz");
+    let targets = match target {
+        Some(target) => vec![target],
+        None => FUZZ_TARGETS.to_vec(),
+    };
+    for target in targets {
+        let found = fuzz.join("target/corpus").join(target);
+        fs::create_dir_all(&found)
+            .map_err(|error| format!("cannot make {}: {error}", found.display()))?;
+        let dictionary = fuzz.join(format!("dict/{target}.dict"));
+        let mut command = nightly("fuzz");
+        command
+            .args(["run", target])
+            .arg(found)
+            .arg(fuzz.join("corpus").join(target))
+            .arg("--")
+            .arg(format!(
+                "-max_total_time={}",
+                seconds.unwrap_or(FUZZ_SECONDS)
+            ))
+            .args([
+                "-rss_limit_mb=2048",
+                "-timeout=20",
+                "-max_len=16384",
+                "-print_final_stats=1",
+            ])
+            .current_dir(&fuzz);
+        if dictionary.exists() {
+            command.arg(format!("-dict={}", dictionary.display()));
+        }
+        run(&mut command)?;
+    }
+    Ok(())
+}
+
+/// What the sanitizers look at: `unsafe` code, and threads that share memory.
+const SANITIZED: [&str; 6] = ["metrics", "pal", "scheduler", "wal", "runtime", "tools"];
+
+fn sanitize() -> Done {
+    let root = root();
+    for sanitizer in ["address", "thread"] {
+        let mut command = nightly("test");
+        command
+            .args(["--tests", "--target", "x86_64-unknown-linux-gnu"])
+            .args(SANITIZED.iter().flat_map(|name| ["-p", name]))
+            .env("RUSTFLAGS", format!("-Zsanitizer={sanitizer}"))
+            .env("LSAN_OPTIONS", format!("suppressions={}", root.join("xtask/leaks.txt").display()))
+            // Beside the ordinary build, not instead of it.
+            .env("CARGO_TARGET_DIR", root.join("target/sanitize"))
+            .current_dir(&root);
+        if sanitizer == "thread" {
+            // What the standard library does between threads has to be seen, or all of it looks like a race. It is built
+            // from the toolchain's component `rust-src`.
+            command.arg("-Zbuild-std");
+        }
+        run(&mut command)?;
+    }
+    Ok(())
+}
+
+/// A command of Cargo on the nightly toolchain.
+fn nightly(command: &str) -> Command {
+    // Not `cargo()`: that is the toolchain this runs on.
+    let mut cargo = Command::new("cargo");
+    cargo.args(["+nightly", command]);
+    cargo
 }
 
 /// Runs a command and says what it was if it fails.
