@@ -68,7 +68,7 @@ impl Child {
         }
     }
 
-    /// It also takes `idle`, and answers when all its jobs wait.
+    /// It also takes `idle`, and answers when all jobs that it found at its start wait.
     pub(crate) fn that_knows_idle(mut self) -> Self {
         self.knows_idle = true;
         self

@@ -18,6 +18,7 @@ use runtime::{
     Programs, Recovery, Runtime, RuntimeOptions, Shutdown,
 };
 use serde_json::json;
+use tokio::sync::watch;
 use tokio::task::LocalSet;
 use wal::{BlobStore, Log, Options, OsStorage, Storage};
 
@@ -26,12 +27,17 @@ const INTAKE: usize = 10_000;
 
 /// Takes as many steps as its input says, one after the other; may wait for a signal that never comes after that.
 struct Steps {
-    waits: bool,
+    /// Where it counts the jobs that have come to wait, if it waits.
+    waits: Option<watch::Sender<u64>>,
 }
 
 impl Program for Steps {
     fn name(&self) -> &str {
-        if self.waits { "waiting" } else { "steps" }
+        if self.waits.is_some() {
+            "waiting"
+        } else {
+            "steps"
+        }
     }
 
     fn version(&self) -> u32 {
@@ -43,7 +49,7 @@ impl Program for Steps {
     }
 
     fn start(&self, context: Context, input: Json) -> ProgramFuture {
-        let waits = self.waits;
+        let waits = self.waits.clone();
         Box::pin(async move {
             let steps: u32 = input
                 .read()
@@ -53,7 +59,8 @@ impl Program for Steps {
                 let done = context.effect(request).await;
                 done.map_err(|error| Failure::new(error.code, error.message))?;
             }
-            if waits {
+            if let Some(waiting) = waits {
+                waiting.send_modify(|waiting| *waiting += 1);
                 context.signal("go").await;
             }
             Ok(Json::null())
@@ -85,7 +92,7 @@ struct Found {
     live: usize,
 }
 
-fn start(dir: &Path, effects: Obliging) -> Result<(Runtime, Found)> {
+fn start(dir: &Path, effects: Obliging, waiting: watch::Sender<u64>) -> Result<(Runtime, Found)> {
     let storage: Arc<dyn Storage> = Arc::new(OsStorage::new());
     let mut recovery = Recovery::new();
     let mut records = 0;
@@ -110,9 +117,9 @@ fn start(dir: &Path, effects: Obliging) -> Result<(Runtime, Found)> {
         intake_queue: INTAKE,
         retention: Duration::from_secs(3600),
         long_poll: None,
-        programs: Programs::new()
-            .with(Steps { waits: false })
-            .with(Steps { waits: true }),
+        programs: Programs::new().with(Steps { waits: None }).with(Steps {
+            waits: Some(waiting),
+        }),
         payloads: Arc::new(Payloads::new(blobs, 4096)),
         pal: Pal::new(4096, 4 << 20),
         instruments: Instruments::new(&Registry::new()),
@@ -194,8 +201,25 @@ async fn steps(
     Ok(json!({ "micros": micros }))
 }
 
-async fn live(jobs: &Jobs, steps: u32, number: u64, span: Duration) -> Result<serde_json::Value> {
+/// Waits until so many jobs have come to wait in this life of the process, and all that they did is durable.
+async fn all_wait(jobs: &Jobs, waiting: &watch::Receiver<u64>, number: u64) -> Result<()> {
+    waiting
+        .clone()
+        .wait_for(|waiting| *waiting >= number)
+        .await?;
+    // What is in the log is in order: when a job that came later is over, durably, so is all before it.
+    one(jobs, 1).await
+}
+
+async fn live(
+    jobs: &Jobs,
+    waiting: &watch::Receiver<u64>,
+    steps: u32,
+    number: u64,
+    span: Duration,
+) -> Result<serde_json::Value> {
     const CLIENTS: u64 = 1_000;
+    let before = *waiting.borrow();
     let until = Instant::now() + span;
     let local = LocalSet::new();
     let counts: Vec<_> = (0..CLIENTS)
@@ -221,7 +245,7 @@ async fn live(jobs: &Jobs, steps: u32, number: u64, span: Duration) -> Result<se
         anyhow::Ok(sum)
     });
     let sum = sum.await?;
-    jobs.when_idle().await?;
+    all_wait(jobs, waiting, before + sum).await?;
     Ok(json!({ "live": sum }))
 }
 
@@ -240,7 +264,8 @@ pub(crate) fn main(dir: &Path) -> Result<()> {
         wanted: Arc::clone(&wanted),
         starts,
     };
-    let (runtime, found) = start(dir, effects)?;
+    let (sender, waiting) = watch::channel(0);
+    let (runtime, found) = start(dir, effects, sender)?;
     let jobs = runtime.jobs();
     say(&json!({ "ready": true, "records": found.records, "live": found.live }))?;
     executor.block_on(one(jobs, 1))?;
@@ -263,12 +288,13 @@ pub(crate) fn main(dir: &Path) -> Result<()> {
             }
             ["live", count, number, seconds] => executor.block_on(live(
                 jobs,
+                &waiting,
                 count.parse()?,
                 number.parse()?,
                 Duration::from_secs_f64(seconds.parse()?),
             ))?,
             ["idle"] => {
-                executor.block_on(jobs.when_idle())?;
+                executor.block_on(all_wait(jobs, &waiting, found.live as u64))?;
                 json!({ "idle": true })
             }
             _ => bail!("what is {line:?}?"),

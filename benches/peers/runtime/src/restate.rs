@@ -209,7 +209,10 @@ impl Restate {
         let listener =
             executor.block_on(tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;
         let service = listener.local_addr()?;
-        executor.spawn(HttpServer::new(endpoint).serve(listener));
+        // `serve` would take Ctrl-C for itself, and the rest of the process would go on.
+        let served =
+            HttpServer::new(endpoint).serve_with_cancel(listener, std::future::pending::<()>());
+        executor.spawn(served);
         Ok(Self {
             binary,
             data_dir,
