@@ -181,7 +181,7 @@ async fn one_after_another(jobs: &Jobs, client: u64, number: u64) -> u64 {
         jobs.cancel(asked, "by the soak").await.unwrap();
         finished(jobs, asked, JobState::Cancelled).await;
     } else {
-        jobs.signal(asked, "ask", Json::of(&json!({ "approved": true })))
+        jobs.signal(asked, "ask", Json::of(&json!(true)))
             .await
             .unwrap();
         finished(jobs, asked, JobState::Completed).await;

@@ -176,7 +176,7 @@ const FAULTS: &[Fault] = &[
     Fault(
         "space-never-again",
         "the engine does not hear that there is space again",
-        50,
+        2_000,
     ),
     Fault(
         "written-after-the-end",
