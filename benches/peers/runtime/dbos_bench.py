@@ -114,8 +114,10 @@ def live(count, number, seconds):
     """Makes jobs that have taken their steps and wait for a day. Over when each has begun to wait."""
     engine = sa.create_engine(DATABASE)
     before = steps_done(engine)
+    # The workflows belong to the loop that they were begun on, so it has to go on when all are made.
     loop = asyncio.new_event_loop()
-    made = loop.run_until_complete(make_waiting(count, number, seconds))
+    threading.Thread(target=loop.run_forever, daemon=True).start()
+    made = asyncio.run_coroutine_threadsafe(make_waiting(count, number, seconds), loop).result()
     # Each step leaves a row, and so does the sleep. This is the only thing here that has to look again and again.
     while steps_done(engine) < before + made * (count + 1):
         time.sleep(0.01)
