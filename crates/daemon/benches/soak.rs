@@ -21,6 +21,7 @@
 )]
 
 use std::cell::Cell;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -93,7 +94,7 @@ fn settings(data_dir: &Path) -> Settings {
 async fn soak(dir: &Path, span: Duration, clients: u64) {
     let data_dir = dir.join("data");
     let mut signals = Signals::listen().unwrap();
-    let running: Running = daemon::init(settings(&data_dir)).await.unwrap();
+    let mut running: Running = daemon::init(settings(&data_dir)).await.unwrap();
     let begun = Instant::now();
     let until = begun + span;
     let done = Rc::new(Cell::new(0u64));
@@ -110,27 +111,10 @@ async fn soak(dir: &Path, span: Duration, clients: u64) {
         })
         .collect();
     let address = running.http_address().unwrap();
-    let mut samples = Vec::new();
-    println!("minute   MiB resident   files   threads   MiB on disk   jobs");
-    while Instant::now() < until {
-        tokio::time::sleep(SAMPLE_EVERY).await;
-        let url = format!("http://{address}/readyz");
-        let health = tokio::task::spawn_blocking(move || probe(&url, PATIENCE)).await;
-        assert!(health.unwrap().unwrap().is_ok(), "the daemon is not ready");
-        let sample = Sample::take(begun.elapsed(), &data_dir);
-        if samples.len() % 6 == 0 {
-            println!(
-                "{:>6.1} {:>14.1} {:>7} {:>9} {:>13.1} {:>6}",
-                sample.minutes,
-                sample.resident_mib,
-                sample.files,
-                sample.threads,
-                sample.disk_mib,
-                done.get()
-            );
-        }
-        samples.push(sample);
-    }
+    let samples = tokio::select! {
+        samples = watch(&data_dir, address, begun, until, &done) => samples,
+        reason = running.until_stopped(&mut signals) => panic!("the daemon stops by itself: {reason:?}"),
+    };
     for client in at_work {
         client.await.unwrap();
     }
@@ -159,6 +143,39 @@ async fn soak(dir: &Path, span: Duration, clients: u64) {
             line.mean, line.slope, line.slope_error
         );
     }
+}
+
+/// Takes samples until it is time.
+async fn watch(
+    data_dir: &Path,
+    address: SocketAddr,
+    begun: Instant,
+    until: Instant,
+    done: &Cell<u64>,
+) -> Vec<Sample> {
+    let mut samples = Vec::new();
+    println!("minute   MiB resident   files   threads   MiB on disk   jobs");
+    while Instant::now() < until {
+        tokio::time::sleep(SAMPLE_EVERY).await;
+        let url = format!("http://{address}/readyz");
+        let health = tokio::task::spawn_blocking(move || probe(&url, PATIENCE)).await;
+        let health = health.unwrap().unwrap();
+        assert!(health.is_ok(), "the daemon is not ready: {}", health.body);
+        let sample = Sample::take(begun.elapsed(), data_dir);
+        if samples.len() % 6 == 0 {
+            println!(
+                "{:>6.1} {:>14.1} {:>7} {:>9} {:>13.1} {:>6}",
+                sample.minutes,
+                sample.resident_mib,
+                sample.files,
+                sample.threads,
+                sample.disk_mib,
+                done.get()
+            );
+        }
+        samples.push(sample);
+    }
+    samples
 }
 
 /// A few jobs of one client, each waited for; says how many that were.
