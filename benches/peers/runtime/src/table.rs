@@ -43,6 +43,9 @@ pub(crate) struct Live {
     pub(crate) rss_mib: f64,
 }
 
+/// What a start is asked for; nothing if it does not know.
+type Figure = fn(&Live) -> Option<f64>;
+
 /// Everything.
 #[derive(Default)]
 pub(crate) struct Measured {
@@ -148,12 +151,10 @@ impl Measured {
     }
 
     fn print_live(&self) {
-        let of = |value: fn(&Live) -> Option<f64>| {
-            self.live.each_ref().map(|live| value(live.as_ref()?))
-        };
+        let of = |value: Figure| self.live.each_ref().map(|live| value(live.as_ref()?));
         let jobs = of(|live| Some(live.jobs as f64));
         print_row("live jobs that wait", jobs, Better::More);
-        let rows: [(&str, fn(&Live) -> Option<f64>); 8] = [
+        let rows: [(&str, Figure); 8] = [
             ("start → ready over them, ms", |live| Some(live.ready_ms)),
             ("start → ready, µs a live job", |live| {
                 Some(live.ready_ms * 1e3 / live.jobs as f64)
