@@ -154,7 +154,7 @@ CONFIG: DBOSConfig = {
     "system_database_url": DATABASE,
     "application_version": "1",
     "executor_id": "local",
-    "log_level": "WARNING",
+    "log_level": "ERROR",
     "sys_db_pool_size": POOL,
 }
 DBOS(config=CONFIG)

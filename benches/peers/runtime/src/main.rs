@@ -70,8 +70,8 @@ impl Plan {
     };
 }
 
-/// Steps of the jobs that wait: with the submission, the begin and the wait about ten entries each.
-const LIVE_STEPS: u32 = 4;
+/// Steps of the jobs that wait: with the submission eleven entries each, for a step leaves two.
+const LIVE_STEPS: u32 = 5;
 /// What jobs are held against for bytes on disk.
 const BYTES_OF: Scenario = Scenario {
     steps: 10,
