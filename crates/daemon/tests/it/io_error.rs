@@ -59,7 +59,7 @@ fn shim(node: &Node) -> Result<PathBuf, String> {
 
 /// A disk of which one call fails.
 struct FailingDisk {
-    library: PathBuf,
+    shim: PathBuf,
     /// `sync` or `write`.
     call: &'static str,
     which: Which,
@@ -76,7 +76,7 @@ impl FailingDisk {
     fn under(&self, node: &Node) -> Command {
         let mut command = node.command(&[]);
         command
-            .env("LD_PRELOAD", &self.library)
+            .env("LD_PRELOAD", &self.shim)
             .env("FAILING_DISK_BELOW", node.data_dir().join("wal"))
             .env("FAILING_DISK_TALLY", node.place.path("tally"))
             .env("FAILING_DISK_CALL", self.call);
@@ -135,7 +135,7 @@ fn one_after_the_other(call: &'static str) -> Result<usize, String> {
         let library = shim(&node)?;
         let which = Which::Nth(nth);
         let disk = FailingDisk {
-            library,
+            shim: library,
             call,
             which,
         };
@@ -200,7 +200,7 @@ fn a_daemon_whose_disk_fails_is_not_ready_and_says_why() {
     let trigger = node.place.path("trigger");
     let (call, which) = ("sync", Which::Since(trigger.clone()));
     let disk = FailingDisk {
-        library,
+        shim: library,
         call,
         which,
     };
