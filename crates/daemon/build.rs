@@ -50,7 +50,8 @@ fn features() -> String {
                     .replace('_', "-"),
             )
         })
-        .filter(|name| name != "default")
+        // What begins with an underscore is only there for other features to share.
+        .filter(|name| name != "default" && !name.starts_with('-'))
         .collect();
     names.sort();
     if names.is_empty() {

@@ -34,6 +34,10 @@ pub enum BootError {
     /// The address for probes and metrics cannot be had.
     #[error("cannot serve HTTP: {0}")]
     Http(#[from] http::BindError),
+    /// The address of a transport cannot be had.
+    #[cfg(feature = "ipc")]
+    #[error("cannot serve ipc: {0}")]
+    Ipc(#[from] api::ipc::BindError),
     /// The bearer token cannot be had.
     #[error("cannot read the token of `http`: {0}")]
     Token(String),
@@ -62,6 +66,8 @@ impl BootError {
             )
             | Self::Recover(_) => exit::CORRUPT_LOG,
             Self::Log(OpenError::Invalid { .. }) | Self::Http(_) | Self::Token(_) => exit::CONFIG,
+            #[cfg(feature = "ipc")]
+            Self::Ipc(_) => exit::CONFIG,
             Self::Log(_) | Self::Blobs(_) => exit::IO,
             Self::Runtime(_) | Self::System { .. } => exit::INTERNAL,
         }
@@ -91,6 +97,10 @@ impl BootError {
                 Some("`node.data_dir` must be a directory that this user may write to".to_owned())
             }
             Self::Http(error) => Some(error.help()),
+            #[cfg(feature = "ipc")]
+            Self::Ipc(_) => Some(
+                "set `ipc.listen` to a path in a directory of this user's own, or `ipc.enabled` to false".to_owned(),
+            ),
             _ => None,
         }
     }

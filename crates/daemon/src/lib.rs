@@ -24,6 +24,7 @@ pub mod sd_notify;
 pub mod signal;
 pub mod startup;
 pub mod summary;
+pub mod transports;
 pub mod watch;
 
 use std::future::Future;

@@ -20,8 +20,10 @@ use crate::instruments::DaemonInstruments;
 use crate::logging::LogHandle;
 use crate::sd_notify::Notifier;
 use crate::signal::{Signal, Signals};
-use crate::startup::{self, StartedJob};
+use crate::startup::StartedJob;
+use crate::transports::{Asked, Transports};
 use crate::watch::FileWatch;
+use crate::{startup, transports};
 
 /// What a daemon is made from.
 pub struct Settings {
@@ -44,8 +46,13 @@ pub struct Settings {
 pub enum StopReason {
     /// A signal asked for it.
     Signal(i32),
-    /// Nothing is left to do, and the config says to exit then.
+    /// Nothing is left to do, and the config, or a client, says to exit then.
     Idle(Idleness),
+    /// A client asked for it.
+    Asked {
+        /// Who.
+        by: String,
+    },
     /// The one job of a foreground run is over.
     JobOver,
     /// The runtime has ended by itself.
@@ -70,6 +77,9 @@ pub struct Running {
     first_lsn: wal::Lsn,
     log_state: watch::Receiver<LogState>,
     file_watch: Option<FileWatch>,
+    transports: Option<Transports>,
+    /// Whether to stop as soon as nothing is left to do.
+    stop_when_idle: bool,
 }
 
 struct Checks {
@@ -117,6 +127,7 @@ pub async fn init(settings: Settings) -> Result<Running, BootError> {
             "dropped what a crash had left unfinished at the log's end; it was never acknowledged"
         );
     }
+    let site = transports::Site::of(&config, &opened);
     let first_lsn = opened.log.next_lsn();
     let (live, finished) = (opened.recovery.live_jobs(), opened.recovery.finished_jobs());
     boot::end_leftovers(&opened);
@@ -139,6 +150,14 @@ pub async fn init(settings: Settings) -> Result<Running, BootError> {
     }
     phases.over("http");
 
+    let transports = match with_http {
+        true => transports::serve(&config, site, &runtime, &pal, &registry).await?,
+        false => None,
+    };
+    if transports.is_some() {
+        phases.over("transports");
+    }
+
     let notifier = Notifier::from_environment(&load_options.environment).unwrap_or_else(|error| {
         tracing::warn!("cannot reach the service manager: {error}");
         Notifier::default()
@@ -146,6 +165,7 @@ pub async fn init(settings: Settings) -> Result<Running, BootError> {
     let file_watch = watch_config(&config, &load_options);
     let jobs = runtime.jobs().clone();
     let startup_jobs = config.jobs.clone();
+    let stop_when_idle = config.node.exit_when_idle;
     let startup = tokio::spawn(async move { startup::submit_all(&jobs, &startup_jobs).await });
     Ok(Running {
         log_state: runtime.log_state(),
@@ -164,6 +184,8 @@ pub async fn init(settings: Settings) -> Result<Running, BootError> {
         started_jobs: Vec::new(),
         first_lsn,
         file_watch,
+        transports,
+        stop_when_idle,
     })
 }
 
@@ -181,6 +203,17 @@ fn watch_config(config: &Config, options: &LoadOptions) -> Option<FileWatch> {
     }
 }
 
+/// How a reload went.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reloaded {
+    /// The keys whose new values are in force now.
+    pub applied: Vec<String>,
+    /// The keys whose new values wait for a restart.
+    pub needs_restart: Vec<String>,
+    /// What is wrong with the config, if it is; then the one before stays in force.
+    pub error: Option<String>,
+}
+
 /// What the loop woke up for.
 enum Happened {
     Signal(Signal),
@@ -189,6 +222,7 @@ enum Happened {
     Started(Result<Vec<StartedJob>, tokio::task::JoinError>),
     Idle(Result<Idleness, JobError>),
     WatchdogDue,
+    Asked(Asked),
 }
 
 impl Running {
@@ -231,7 +265,7 @@ impl Running {
         let jobs = self.jobs().clone();
         let mut idle = None;
         loop {
-            if self.startup.is_none() && self.config.node.exit_when_idle && idle.is_none() {
+            if self.startup.is_none() && self.stop_when_idle && idle.is_none() {
                 let jobs = jobs.clone();
                 idle = Some(Box::pin(async move { jobs.when_idle().await }));
             }
@@ -243,6 +277,9 @@ impl Running {
                 change = or_never(self.file_watch.as_mut().map(|watch| Box::pin(watch.changed()))) => {
                     Happened::FileChanged(change)
                 }
+                asked = or_never(self.transports.as_mut().map(|transports| Box::pin(transports.asked()))) => {
+                    Happened::Asked(asked)
+                }
                 idleness = or_never(idle.as_mut()) => Happened::Idle(idleness),
                 _ = or_never(watchdog.as_mut().map(|watchdog| Box::pin(watchdog.tick()))) => {
                     Happened::WatchdogDue
@@ -252,7 +289,9 @@ impl Running {
                 Happened::Signal(Signal::Terminate { number }) => {
                     return StopReason::Signal(number);
                 }
-                Happened::Signal(Signal::Reload) => self.reload("SIGHUP"),
+                Happened::Signal(Signal::Reload) => {
+                    self.reload("SIGHUP");
+                }
                 Happened::Signal(Signal::Dump) => self.dump().await,
                 Happened::Signal(Signal::Restart) => {
                     tracing::warn!("SIGUSR2: this build cannot restart in place; nothing was done");
@@ -283,8 +322,34 @@ impl Running {
                 Happened::Idle(Err(JobError::Busy { .. })) => idle = None,
                 Happened::Idle(Err(_)) => return StopReason::RuntimeEnded,
                 Happened::WatchdogDue => self.feed_watchdog().await,
+                Happened::Asked(asked) => {
+                    if let Some(reason) = self.serve_node(asked) {
+                        return reason;
+                    }
+                }
             }
         }
+    }
+
+    /// Does what a client asks of the process; gives the reason to stop, if it is that.
+    fn serve_node(&mut self, asked: Asked) -> Option<StopReason> {
+        match asked {
+            Asked::Reload { answer } => answer(self.reload("a client asked for it")),
+            Asked::Drain { by, stop, answer } => {
+                tracing::info!(stop, "draining: {by} asked for it");
+                self.health.drain(format!("{by} asked for it"));
+                self.stop_when_idle |= stop;
+                if let Some(transports) = &self.transports {
+                    transports.drain();
+                }
+                answer();
+            }
+            Asked::Shutdown { by, answer } => {
+                answer();
+                return Some(StopReason::Asked { by });
+            }
+        }
+        None
     }
 
     fn ready(&mut self) {
@@ -363,9 +428,9 @@ impl Running {
     }
 
     /// Reads the config again. A bad one changes nothing but what is said about it.
-    fn reload(&mut self, why: &str) {
+    fn reload(&mut self, why: &str) -> Reloaded {
         self.notifier.reloading();
-        match Config::load(&self.load_options) {
+        let reloaded = match Config::load(&self.load_options) {
             Ok(loaded) => {
                 for warning in &loaded.warnings {
                     tracing::warn!("{}", warning.to_string());
@@ -385,10 +450,17 @@ impl Running {
                         changes.cold.join(", ")
                     );
                 }
+                let named = |keys: &[&str]| keys.iter().map(|&key| key.to_owned()).collect();
+                let reloaded = Reloaded {
+                    applied: named(&changes.hot),
+                    needs_restart: named(&changes.cold),
+                    error: None,
+                };
                 self.publish(EventKind::ConfigReloaded {
-                    applied: changes.hot.iter().map(|&key| key.to_owned()).collect(),
-                    needs_restart: changes.cold.iter().map(|&key| key.to_owned()).collect(),
+                    applied: reloaded.applied.clone(),
+                    needs_restart: reloaded.needs_restart.clone(),
                 });
+                reloaded
             }
             Err(errors) => {
                 let error = errors.one_line();
@@ -397,10 +469,17 @@ impl Running {
                     .config
                     .degraded(format!("the last reload was rejected: {error}"));
                 self.instruments.reloaded(false);
-                self.publish(EventKind::ConfigRejected { error });
+                self.publish(EventKind::ConfigRejected {
+                    error: error.clone(),
+                });
+                Reloaded {
+                    error: Some(error),
+                    ..Reloaded::default()
+                }
             }
-        }
+        };
         self.notifier.ready("ready");
+        reloaded
     }
 
     /// Takes the hot keys of a new config over.
@@ -446,9 +525,13 @@ impl Running {
             StopReason::Signal(number) => format!("signal {number}"),
             StopReason::Idle(_) => "nothing is left to do".to_owned(),
             StopReason::JobOver => "the job is over".to_owned(),
+            StopReason::Asked { by } => format!("{by} asked for it"),
             StopReason::RuntimeEnded => "the runtime has ended".to_owned(),
         };
         self.health.drain(why.clone());
+        if let Some(transports) = &self.transports {
+            transports.stop();
+        }
         self.notifier.stopping(&why);
         tracing::info!("stopping: {why}");
         self.publish(EventKind::Draining { reason: why });
@@ -477,6 +560,9 @@ impl Running {
             })
         });
         self.pal.publish(EventKind::Stopped, None, unix_ms(), None);
+        if let Some(transports) = self.transports {
+            transports.end().await;
+        }
         if let Some(http) = self.http {
             let _ = http.stop.send(());
             let _ = http.task.await;

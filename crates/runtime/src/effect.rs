@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use pal::{EventKind, Pal, Stream};
+use pal::{EventKind, Pal, StepStatus, Stream};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use wal::{BlobError, BlobId};
@@ -150,6 +150,16 @@ impl EffectError {
         Self {
             retryable: true,
             ..Self::permanent(code, message)
+        }
+    }
+
+    /// How a step that ends with this is shown.
+    #[must_use]
+    pub fn step_status(&self) -> StepStatus {
+        match self.code.as_str() {
+            Self::TIMED_OUT => StepStatus::TimedOut,
+            Self::CANCELLED => StepStatus::Cancelled,
+            _ => StepStatus::Failed,
         }
     }
 

@@ -192,6 +192,8 @@ pub struct Engine<R> {
     next_token: u64,
     /// The place after the last entry handed over.
     handed_over: Lsn,
+    /// The newest entry that is durable.
+    shown: Lsn,
     in_flight: VecDeque<InFlight>,
 
     draining: Option<Draining>,
@@ -286,6 +288,9 @@ impl<R: EffectRunner> Engine<R> {
             }
             Input::List { filter, reply } => {
                 let _ = reply.send(self.list(&filter));
+            }
+            Input::Shown { reply } => {
+                let _ = reply.send(self.shown);
             }
             Input::Dump { reply } => {
                 let _ = reply.send(Box::new(self.dump()));

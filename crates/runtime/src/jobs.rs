@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
+use wal::Lsn;
 
 use crate::dump::Dump;
 use crate::engine::{Idleness, Input, Limits, Reply, Shutdown};
@@ -42,6 +43,8 @@ pub struct JobFilter {
     pub name: Option<String>,
     /// Only those that carry all of these labels.
     pub labels: BTreeMap<String, String>,
+    /// Only those that people may mean by this: the name, or the beginning or the end of the id.
+    pub called: Option<String>,
     /// Only those older than this one: for the next page, the last of the page before.
     pub before: Option<JobId>,
     /// How many at the most.
@@ -54,6 +57,7 @@ impl Default for JobFilter {
             states: Vec::new(),
             name: None,
             labels: BTreeMap::new(),
+            called: None,
             before: None,
             limit: 100,
         }
@@ -72,6 +76,10 @@ impl JobFilter {
                 .iter()
                 .all(|(label, value)| view.labels.get(label) == Some(value))
             && self.before.is_none_or(|before| view.id < before)
+            && self
+                .called
+                .as_ref()
+                .is_none_or(|called| view.is_called(called))
     }
 }
 
@@ -286,6 +294,18 @@ impl Jobs {
             .intake
             .ask(|reply| Input::List { filter, reply })
             .await?)
+    }
+
+    /// The newest entry that is durable and has been shown on the activity log, or is being shown at this moment.
+    ///
+    /// Whoever has subscribed to the activity log *before* asking misses nothing and gets nothing twice: what is older
+    /// or the same is read from the [`History`](crate::History), what is newer comes live.
+    ///
+    /// # Errors
+    ///
+    /// If the engine is too busy, or gone.
+    pub async fn shown(&self) -> Result<Lsn, JobError> {
+        Ok(self.intake.ask(|reply| Input::Shown { reply }).await?)
     }
 
     /// Everything the engine knows.

@@ -9,6 +9,7 @@
 //! - [`Context`] is what a program sees; `cell` is where program and engine meet, and where determinism is kept.
 //! - [`entry`] is what the log's records mean; [`Recovery`] gathers them at the start; [`replay()`] follows them
 //!   without executing anything.
+//! - [`history`] tells from the log what jobs did, as the activity log told it while it happened.
 //! - [`effect`] is the contract with those who carry effects out.
 //!
 //! This crate knows nothing of models, tools, transports or config files.
@@ -22,6 +23,7 @@ pub mod effect;
 pub mod engine;
 pub mod entry;
 mod error;
+pub mod history;
 mod ids;
 mod index;
 mod instruments;
@@ -50,6 +52,7 @@ pub use effect::{
 };
 pub use engine::{Idleness, Limits, LogState, Shutdown, Stopped};
 pub use error::{JobError, RecoverError, RuntimeError, SubmitError};
+pub use history::{Follower, History, HistoryError, JobResult, StepOutput, Told};
 pub use ids::{Attempt, EffectId, JobId, StepIndex};
 pub use instruments::Instruments;
 pub use job::{JobView, StepView};

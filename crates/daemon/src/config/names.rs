@@ -102,6 +102,55 @@ impl Field for VariableName {
     }
 }
 
+/// Where a transport listens: the path of a Unix socket, or a port of vsock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenAddress(String);
+
+impl ListenAddress {
+    /// The longest path of a socket, in bytes: what fits into the kernel's `sockaddr_un` with its closing zero.
+    const PATH_MAX_BYTES: usize = 107;
+
+    /// The address as it was written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Field for ListenAddress {
+    fn expected() -> String {
+        "the path of a Unix socket such as `/run/tinkerbell/ipc.sock`, or `vsock:PORT`".to_owned()
+    }
+
+    fn read(raw: Raw<'_>) -> Result<Self, Mismatch> {
+        let text = raw.text().ok_or_else(Mismatch::plain)?;
+        if let Some(port) = text.strip_prefix("vsock:") {
+            return match port.parse::<u32>() {
+                Ok(_) => Ok(Self(text.to_owned())),
+                Err(_) => Err(Mismatch::with_help("after `vsock:` comes a port, a number")),
+            };
+        }
+        if text.contains("://") {
+            return Err(Mismatch::with_help("write the path alone, without a scheme"));
+        }
+        if text.len() > Self::PATH_MAX_BYTES {
+            return Err(Mismatch::with_help(format!(
+                "the path of a socket has at most {} bytes, this one has {}",
+                Self::PATH_MAX_BYTES,
+                text.len()
+            )));
+        }
+        if text.is_empty() || text.ends_with('/') {
+            return Err(Mismatch::plain());
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    fn to_value(&self) -> Value {
+        Value::String(self.0.clone())
+    }
+}
+
 /// The name of this node: what its log lines and metrics are told apart by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeName(String);

@@ -13,7 +13,7 @@ use super::environment::Environment;
 use super::error::ConfigError;
 use super::job::StartupJob;
 use super::layers::Settings;
-use super::names::{HostName, LogFilter, NodeName, VariableName};
+use super::names::{HostName, ListenAddress, LogFilter, NodeName, VariableName};
 use super::units::{Duration, Size};
 use super::value::Field;
 use super::words::{LogFormat, ShowActivity, Sync};
@@ -236,6 +236,34 @@ schema! {
         COLD finished_jobs_kept: usize = |_| 100_000, in 0 => 10_000_000;
         /// Steps of one plan.
         COLD steps_per_plan: usize = |_| 1000, in 1 => 100_000;
+    }
+
+    /// What clients may ask of this node at once, over all transports together.
+    api: Api {
+        /// The longest message of a client. A job's specification has a limit of its own (`limits.spec_size`).
+        COLD message_size: Size = |_| Size::mib(2), in Size::kib(1) => Size::mib(256);
+        /// Connections of each transport. One more is turned away.
+        COLD connections: usize = |_| 4096, in 1 => 1_000_000;
+        /// Requests that are not answered yet. One more is refused.
+        COLD requests: usize = |_| 1024, in 1 => 1_000_000;
+        /// Streams of events and logs. One more is refused.
+        COLD streams: usize = |_| 4096, in 1 => 1_000_000;
+        /// Streams of one client: a process, a virtual machine, or an address.
+        COLD streams_per_client: usize = |_| 1024, in 1 => 1_000_000;
+        /// A client that takes nothing of what is sent to it for so long is disconnected.
+        COLD stall: Duration = |_| Duration::seconds(30), in Duration::millis(100) => Duration::seconds(3600);
+    }
+
+    /// Work over HTTP/1.1 and JSON on a Unix domain socket or vsock, in builds with the feature `ipc`.
+    ipc: Ipc {
+        /// Whether to serve it.
+        COLD enabled: bool = |_| true;
+        /// Where to listen: paths of Unix sockets, and `vsock:PORT` for the host of a microVM. Without any, `ipc.sock` in
+        /// `node.data_dir`. A socket is for its owner only, and so must its directory be.
+        COLD listen: Vec<ListenAddress> = |_| Vec::new();
+        /// User ids that may speak to a Unix socket, beside the daemon's own and root. They also need the permission to
+        /// open its file.
+        COLD allowed_uids: Vec<usize> = |_| Vec::new();
     }
 
     /// The scheduler, which runs all jobs on one thread.

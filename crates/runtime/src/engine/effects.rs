@@ -333,14 +333,9 @@ impl<R: EffectRunner> Engine<R> {
             self.set_effect_timer(slot, id.step, Some(token));
             return;
         }
-        let status = match &error {
-            None => StepStatus::Ok,
-            Some(error) => match error.code.as_str() {
-                EffectError::TIMED_OUT => StepStatus::TimedOut,
-                EffectError::CANCELLED => StepStatus::Cancelled,
-                _ => StepStatus::Failed,
-            },
-        };
+        let status = error
+            .as_ref()
+            .map_or(StepStatus::Ok, EffectError::step_status);
         let event = EventKind::StepFinished {
             step: effect.label.to_string(),
             status,

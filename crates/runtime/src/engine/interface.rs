@@ -76,6 +76,11 @@ pub enum Input {
         /// The answer.
         reply: Reply<Page>,
     },
+    /// Somebody wants to know how far the log is durable, and shown to watchers.
+    Shown {
+        /// The newest such entry; [`Lsn::ZERO`] if there is none.
+        reply: Reply<Lsn>,
+    },
     /// Everything is asked for.
     Dump {
         /// The answer.

@@ -153,6 +153,8 @@ impl<R: EffectRunner> Engine<R> {
                     .expect("because the log answers only for what was handed to it");
                 assert_eq!(token, flown.token, "the log answers in order");
                 assert_eq!(first, flown.first, "the engine is the log's only writer");
+                let next = self.in_flight.front();
+                self.shown = next.map_or(self.handed_over, |next| next.first).prev();
                 for after in flown.after {
                     self.after(after);
                 }

@@ -80,6 +80,7 @@ impl<R: EffectRunner> Engine<R> {
             full: Default::default(),
             open: OpenBatch::default(),
             handed_over: options.next_lsn,
+            shown: options.next_lsn.prev(),
             spare_batches: Vec::new(),
             next_token: 0,
             in_flight: Default::default(),

@@ -1,0 +1,159 @@
+//! Bodies of answers: whole, or as they come; and bodies of requests, within limits.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
+use serde::Serialize;
+use tokio::sync::mpsc;
+
+use crate::fault::{Fault, FaultCode};
+use crate::logs::{LogItem, LogStream};
+use crate::watch::{EventStream, Item};
+
+/// How long a client may take to send a request's body.
+const BODY_MAX: Duration = Duration::from_secs(30);
+
+/// How often something is sent on a stream on which nothing happens, so that either side notices when the other is gone.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// How many pieces of a stream wait for a client.
+const PIECES_WAITING: usize = 16;
+
+/// The body of an answer.
+pub(super) enum AnswerBody {
+    Whole(Option<Bytes>),
+    Stream(mpsc::Receiver<Bytes>),
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match &mut *self {
+            Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Stream(pieces) => pieces
+                .poll_recv(cx)
+                .map(|piece| piece.map(|bytes| Ok(Frame::data(bytes)))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, Self::Whole(None))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64)
+            }
+            Self::Stream(_) => SizeHint::default(),
+        }
+    }
+}
+
+/// Reads a request's body, up to a limit of size and time.
+pub(super) async fn read(body: Incoming, limit_bytes: usize) -> Result<Bytes, Fault> {
+    let read = tokio::time::timeout(BODY_MAX, Limited::new(body, limit_bytes).collect());
+    match read.await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Fault::new(
+            FaultCode::TooLarge,
+            format!("the body has more than {limit_bytes} bytes (`api.message_size`)"),
+        )),
+        Ok(Err(error)) => Err(Fault::invalid(format!("the body cannot be read: {error}"))),
+        Err(_) => Err(Fault::new(
+            FaultCode::TimedOut,
+            format!("the body took longer than {} s", BODY_MAX.as_secs()),
+        )),
+    }
+}
+
+/// A stream that can be sent as server-sent events.
+pub(super) trait Source: Send + 'static {
+    /// The next message; `None` after the last one. Dropping the future loses nothing.
+    fn next(&mut self) -> impl Future<Output = Option<Message>> + Send;
+}
+
+/// A server-sent event.
+pub(super) struct Message {
+    id: Option<u64>,
+    event: &'static str,
+    data: String,
+}
+
+impl Message {
+    fn new<T: Serialize>(id: Option<u64>, event: &'static str, data: &T) -> Self {
+        // What is sent is ours: strings, numbers and maps with string keys. JSON has no line ends of its own.
+        let data = serde_json::to_string(data)
+            .expect("a message serialises because it has string keys only");
+        Self { id, event, data }
+    }
+
+    fn fault(fault: &Fault) -> Self {
+        Self::new(None, "error", &super::answer::problem(fault))
+    }
+
+    fn to_bytes(&self) -> Bytes {
+        let id = self.id.map_or_else(String::new, |id| format!("id: {id}\n"));
+        format!("{id}event: {}\ndata: {}\n\n", self.event, self.data).into()
+    }
+}
+
+impl Source for EventStream {
+    async fn next(&mut self) -> Option<Message> {
+        match EventStream::next(self).await {
+            Ok(Some(Item::Event(event))) => Some(Message::new(event.lsn, "event", &event)),
+            Ok(Some(Item::Gap(gap))) => Some(Message::new(None, "gap", &gap)),
+            Ok(Some(Item::End(end))) => Some(Message::new(None, "end", &end)),
+            Ok(None) => None,
+            Err(fault) => Some(Message::fault(&fault)),
+        }
+    }
+}
+
+impl Source for LogStream {
+    async fn next(&mut self) -> Option<Message> {
+        match LogStream::next(self).await {
+            Ok(Some(LogItem::Piece(piece))) => Some(Message::new(None, "output", &piece)),
+            Ok(Some(LogItem::End(end))) => Some(Message::new(None, "end", &end)),
+            Ok(None) => None,
+            Err(fault) => Some(Message::fault(&fault)),
+        }
+    }
+}
+
+/// Sends a stream for as long as it lasts and its client takes it.
+pub(super) fn events(mut source: impl Source, stall: Duration) -> AnswerBody {
+    let (pieces, body) = mpsc::channel(PIECES_WAITING);
+    tokio::spawn(async move {
+        let send = async |bytes: Bytes| {
+            // A client that takes nothing loses its connection; its stream ends with it, or here if that is sooner.
+            matches!(
+                tokio::time::timeout(stall, pieces.send(bytes)).await,
+                Ok(Ok(()))
+            )
+        };
+        let mut alive = send(Bytes::from_static(b"retry: 1000\n\n")).await;
+        while alive {
+            alive = tokio::select! {
+                message = source.next() => match message {
+                    Some(message) => send(message.to_bytes()).await,
+                    None => false,
+                },
+                () = tokio::time::sleep(KEEP_ALIVE) => {
+                    send(Bytes::from_static(b": nothing happens\n\n")).await
+                }
+                () = pieces.closed() => false,
+            };
+        }
+    });
+    AnswerBody::Stream(body)
+}

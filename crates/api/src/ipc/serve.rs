@@ -1,0 +1,258 @@
+//! Connections: how many, whose, and how they end.
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderValue};
+use hyper::service::service_fn;
+use hyper::Request;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::sync::Semaphore;
+use tokio::task::{JoinHandle, JoinSet};
+use tracing::Instrument;
+
+use super::answer::{Answer, refusal, with};
+use super::listen::Bound;
+use super::paced::Paced;
+use super::routes::{self, NoRoute};
+use crate::fault::{Fault, FaultCode};
+use crate::limits::ClientId;
+use crate::service::{Service, over};
+
+/// How long a client may take to send a request's headers, and how long a connection may be idle.
+const HEADERS_MAX: Duration = Duration::from_secs(60);
+
+/// How long the end of the daemon waits for answers that are being sent.
+const DRAIN_MAX: Duration = Duration::from_secs(1);
+
+/// The buffer for a request's line and headers, in bytes.
+const HEADERS_MAX_BYTES: usize = 64 * 1024;
+
+/// How many headers a request may have.
+const HEADERS_MAX_COUNT: usize = 64;
+
+const TRANSPORT: &str = "ipc";
+
+/// Who may ask.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Access {
+    /// The user ids that may speak to a Unix socket, beside our own and root.
+    pub uids: Vec<u32>,
+}
+
+impl Access {
+    fn admits(&self, uid: u32) -> bool {
+        uid == 0 || uid == rustix::process::geteuid().as_raw() || self.uids.contains(&uid)
+    }
+}
+
+/// A server at work.
+#[derive(Debug)]
+pub struct Server {
+    task: JoinHandle<()>,
+}
+
+impl Server {
+    /// Waits until it has ended, which it does once the service's stage is [`Over`](crate::service::Stage::Over).
+    pub async fn ended(self) {
+        if let Err(error) = self.task.await {
+            tracing::error!("the ipc server died: {error}");
+        }
+    }
+}
+
+/// Begins to serve.
+///
+/// # Panics
+///
+/// Outside a tokio runtime with I/O and time enabled.
+#[must_use]
+pub fn serve(bound: Bound, access: Access, service: Service) -> Server {
+    Server {
+        task: tokio::spawn(accept_all(bound, access, service)),
+    }
+}
+
+/// A client's connection: who it is, and whether it may ask.
+struct Peer {
+    client: ClientId,
+    refused: Option<Fault>,
+}
+
+async fn accept_all(bound: Bound, access: Access, service: Service) {
+    let places = Arc::new(Semaphore::new(service.limits().connections));
+    let mut connections = JoinSet::new();
+    let mut stage = service.stage();
+    loop {
+        let accepted = tokio::select! {
+            () = over(&mut stage) => break,
+            accepted = accept(&bound, &access) => accepted,
+            // Finished connections are taken out as they end, so that the set holds the open ones only.
+            Some(_) = connections.join_next() => continue,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                // Out of descriptors, most likely. It comes back at once, for as long as that lasts.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            service.instruments().refused(TRANSPORT, "too_many");
+            let limit = service.limits().connections;
+            connections.spawn(turn_away(stream, limit));
+            continue;
+        };
+        let service = service.clone();
+        connections.spawn(async move {
+            let open = service.instruments().connections(TRANSPORT);
+            open.inc();
+            connection(stream, peer, service).await;
+            open.dec();
+            drop(place);
+        });
+    }
+    drop(bound);
+    let all_ended = async { while connections.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout(DRAIN_MAX, all_ended).await;
+    connections.shutdown().await;
+}
+
+trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
+async fn accept(bound: &Bound, access: &Access) -> io::Result<(Box<dyn Duplex>, Peer)> {
+    match bound {
+        Bound::Unix(listener, _) => {
+            let (stream, _) = listener.accept().await?;
+            let credentials = stream.peer_cred()?;
+            let refused = (!access.admits(credentials.uid())).then(|| {
+                Fault::new(
+                    FaultCode::Denied,
+                    format!(
+                        "user {} may not speak to this daemon (`ipc.allowed_uids`)",
+                        credentials.uid()
+                    ),
+                )
+            });
+            let client = ClientId::Process(credentials.pid().unwrap_or_default());
+            Ok((Box::new(stream), Peer { client, refused }))
+        }
+        Bound::Vsock(listener) => {
+            let (stream, address) = listener.accept().await?;
+            let client = ClientId::Context(address.cid());
+            let peer = Peer {
+                client,
+                refused: None,
+            };
+            Ok((Box::new(stream), peer))
+        }
+    }
+}
+
+/// One connection, from its first request to its end.
+async fn connection(stream: Box<dyn Duplex>, peer: Peer, service: Service) {
+    let mut stage = service.stage();
+    let stream = Paced::new(stream, service.limits().stall);
+    let peer = Arc::new(peer);
+    let answering = service_fn(move |request: Request<Incoming>| {
+        let (service, peer) = (service.clone(), Arc::clone(&peer));
+        async move { Ok::<_, Infallible>(respond(&service, &peer, request).await) }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADERS_MAX)
+        .max_buf_size(HEADERS_MAX_BYTES)
+        .max_headers(HEADERS_MAX_COUNT)
+        .serve_connection(TokioIo::new(stream), answering);
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
+        () = over(&mut stage) => {
+            // The answer that is being sent is finished, and a stream has its last event; nothing more is read.
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+/// Tells a client that there is no place for it.
+async fn turn_away(mut stream: Box<dyn Duplex>, limit: usize) {
+    let fault = Fault::new(
+        FaultCode::Exhausted,
+        format!("there are {limit} connections, as many as there may be (`api.connections`)"),
+    );
+    let body = serde_json::to_string(&super::answer::problem(&fault))
+        .expect("a problem serialises because it has string keys only");
+    let answer = format!(
+        "HTTP/1.1 429 Too Many Requests\r\nConnection: close\r\nRetry-After: 1\r\n\
+         Content-Type: application/problem+json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let told = async {
+        stream.write_all(answer.as_bytes()).await?;
+        stream.shutdown().await
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(1), told).await;
+}
+
+async fn respond(service: &Service, peer: &Peer, request: Request<Incoming>) -> Answer {
+    let started = Instant::now();
+    let (parts, body) = request.into_parts();
+    let routed = routes::route(&parts.method, parts.uri.path());
+    let method = routed.as_ref().map_or("unknown", |routed| routed.name);
+    let span = tracing::debug_span!("request", transport = TRANSPORT, method, client = %peer.client);
+    let answered = async {
+        if let Some(refused) = &peer.refused {
+            return Err(refused.clone());
+        }
+        let _place = service.admit()?;
+        match &routed {
+            Ok(routed) => routes::respond(service, peer.client, routed, &parts, body).await,
+            Err(NoRoute::Malformed(fault)) => Err(fault.clone()),
+            Err(NoRoute::Path) => Err(Fault::new(
+                FaultCode::NotFound,
+                format!(
+                    "there is nothing at `{}`; `/openapi.json` says what there is",
+                    parts.uri.path()
+                ),
+            )),
+            Err(NoRoute::Method(allowed)) => {
+                let allowed: Vec<&str> = allowed.iter().map(hyper::Method::as_str).collect();
+                Ok(not_allowed(parts.method.as_str(), &allowed.join(", ")))
+            }
+        }
+    }
+    .instrument(span)
+    .await;
+    let (answer, code) = match answered {
+        Ok(answer) if answer.status().is_success() => (answer, "ok"),
+        Ok(answer) => (answer, FaultCode::Unsupported.as_str()),
+        Err(fault) => (refusal(&fault), fault.code.as_str()),
+    };
+    let took = started.elapsed();
+    service.instruments().answered(TRANSPORT, method, code, took);
+    tracing::debug!(method, code, client = %peer.client, ?took, "answered");
+    answer
+}
+
+fn not_allowed(method: &str, allowed: &str) -> Answer {
+    let fault = Fault::new(
+        FaultCode::Unsupported,
+        format!("`{method}` is not possible here; {allowed} is"),
+    );
+    let answer = refusal(&fault);
+    let allowed = HeaderValue::from_str(allowed)
+        .expect("the names of methods are letters, and what joins them is printable");
+    with(answer, header::ALLOW, allowed)
+}

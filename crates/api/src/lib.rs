@@ -1,0 +1,30 @@
+//! Transports over the `Jobs` handle.
+//!
+//! One [`Service`] says what clients can ask for and what they get; every transport is a thin adapter that puts its
+//! protocol's words to it. So what one can do, all can, and none has job logic of its own:
+//!
+//! - [`service`]: jobs, signals, results, and the node itself.
+//! - [`watch`] and [`logs`]: what happened since, from the log, and what happens now, without a gap between the two.
+//! - [`limits`]: how much clients may ask at once; [`fault`]: every refusal, with what it means and how to mend it.
+//! - [`node`]: what is asked of the process as a whole, which is the daemon's to do.
+//! - `ipc` (feature `ipc`): HTTP/1.1 and JSON over a Unix domain socket or vsock, and its client.
+//!
+//! This crate knows nothing of how a job runs.
+
+pub mod artifacts;
+pub mod fault;
+mod instruments;
+#[cfg(feature = "ipc")]
+pub mod ipc;
+pub mod limits;
+pub mod logs;
+pub mod node;
+pub mod service;
+pub mod watch;
+pub mod wire;
+
+pub use fault::{Fault, FaultCode};
+pub use instruments::Instruments;
+pub use limits::{ClientId, Limits};
+pub use node::{NodeControl, NodeRequest};
+pub use service::{Options, Service};

@@ -1,0 +1,277 @@
+//! What the steps of a job printed: of tries that are over from the journal, of those at work as it comes.
+//!
+//! Output as it is printed is not in the log; what a try printed stands there once the try is over. So a follower gets the
+//! tries that are over from the journal, and of the activity log only what was printed since. That a piece is of a try
+//! the journal told of already shows by what follows it: the try's end, with the number of its entry.
+
+use std::collections::{HashMap, VecDeque};
+
+use pal::{Delivery, EventKind, Filter, StartAt, Stream, Subscription};
+use runtime::{JobId, JobResult, JobState, StepOutput};
+use serde_json::Value;
+use tokio::sync::watch;
+
+use crate::fault::Fault;
+use crate::limits::{ClientId, StreamPlace};
+use crate::service::{Service, Stage, blocking, over};
+use crate::wire::{LogPiece, Logs, StreamEnd};
+
+/// Which output.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogQuery {
+    /// Only what was printed there.
+    pub stream: Option<Stream>,
+    /// Only what this step printed.
+    pub step: Option<String>,
+}
+
+impl LogQuery {
+    fn wants(&self, step: &str, stream: Stream) -> bool {
+        self.stream.is_none_or(|wanted| wanted == stream)
+            && self.step.as_ref().is_none_or(|wanted| wanted == step)
+    }
+}
+
+/// What comes from a stream of output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogItem {
+    /// Something that was printed.
+    Piece(LogPiece),
+    /// The last item.
+    End(StreamEnd),
+}
+
+/// A stream of output, until the job is over.
+pub struct LogStream {
+    ready: VecDeque<LogItem>,
+    live: Subscription,
+    query: LogQuery,
+    job: JobId,
+    /// By step, the entry in which the last try ended that the journal has told of.
+    told: HashMap<String, u64>,
+    /// The newest entry that the live stream has shown.
+    seen: u64,
+    stage: watch::Receiver<Stage>,
+    ended: bool,
+    service: Service,
+    _place: StreamPlace,
+}
+
+impl Drop for LogStream {
+    fn drop(&mut self) {
+        self.service.instruments().streams.dec();
+    }
+}
+
+impl std::fmt::Debug for LogStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LogStream")
+            .field("job", &self.job)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Service {
+    /// What a job's steps have printed, of all tries that are over.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such job, or the log cannot be read.
+    pub async fn logs(&self, word: &str, query: &LogQuery) -> Result<Logs, Fault> {
+        let job = self.find(word).await?;
+        let outputs = match job.first_lsn {
+            Some(first) => {
+                let through = self.shown(&job).await?;
+                let (history, id) = (self.history().clone(), job.id);
+                blocking(move || Ok(history.outputs(id, first, through)?)).await?
+            }
+            None => Vec::new(),
+        };
+        let pieces = outputs.iter().flat_map(|output| pieces(output, query));
+        Ok(Logs {
+            pieces: pieces.collect(),
+        })
+    }
+
+    /// What a job's steps have printed and are printing, until the job is over. A job that has not begun is waited for.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such job, the log cannot be read, or `client` has as many streams as it may.
+    pub async fn follow_logs(
+        &self,
+        client: ClientId,
+        word: &str,
+        query: LogQuery,
+    ) -> Result<LogStream, Fault> {
+        let place = self.stream_place(client)?;
+        let job = self.find(word).await?;
+        let live = self
+            .pal()
+            .subscribe(Filter::job(job.id.as_uuid()), StartAt::Oldest);
+        let through = self.jobs().shown().await?;
+        // Asked for again: it may have been made durable, or have ended, meanwhile.
+        let job = self.find(&job.id.to_string()).await?;
+        let outputs = match job.first_lsn {
+            Some(first) => {
+                let (history, id) = (self.history().clone(), job.id);
+                blocking(move || Ok(history.outputs(id, first, through)?)).await?
+            }
+            None => Vec::new(),
+        };
+        let mut told = HashMap::new();
+        let mut ready = VecDeque::new();
+        for output in &outputs {
+            told.insert(output.step.clone(), output.lsn.0);
+            ready.extend(pieces(output, &query).map(LogItem::Piece));
+        }
+        let is_over = job.last_lsn.is_some_and(|last| last <= through);
+        self.instruments().streams.inc();
+        let mut stream = LogStream {
+            ready,
+            live,
+            query,
+            job: job.id,
+            told,
+            seen: 0,
+            stage: self.stage(),
+            ended: false,
+            service: self.clone(),
+            _place: place,
+        };
+        if is_over {
+            stream.job_over().await?;
+        }
+        Ok(stream)
+    }
+}
+
+/// What an effect's output says was printed: that of a command has both streams as texts, with what was cut of each.
+fn pieces<'a>(
+    output: &StepOutput,
+    query: &'a LogQuery,
+) -> impl Iterator<Item = LogPiece> + use<'a> {
+    let value = output.output.value();
+    let (step, attempt) = (output.step.clone(), output.attempt.0);
+    [Stream::Stdout, Stream::Stderr]
+        .into_iter()
+        .filter_map(move |stream| {
+            let data = value.get(stream.as_str())?.as_str()?.to_owned();
+            let lost_bytes = value
+                .get(format!("{stream}_cut"))
+                .and_then(Value::as_u64)
+                .unwrap_or(0);
+            let wanted = query.wants(&step, stream) && (!data.is_empty() || lost_bytes > 0);
+            wanted.then(|| LogPiece {
+                step: step.clone(),
+                attempt: Some(attempt),
+                stream,
+                data,
+                lost_bytes,
+            })
+        })
+}
+
+impl LogStream {
+    /// The next item; `None` after the last one.
+    ///
+    /// # Errors
+    ///
+    /// If the log cannot be read; nothing comes after that.
+    pub async fn next(&mut self) -> Result<Option<LogItem>, Fault> {
+        loop {
+            if let Some(item) = self.ready.pop_front() {
+                self.ended |= matches!(item, LogItem::End(_));
+                return Ok(Some(item));
+            }
+            if self.ended {
+                return Ok(None);
+            }
+            self.take_live().await?;
+        }
+    }
+
+    async fn take_live(&mut self) -> Result<(), Fault> {
+        let stage = &mut self.stage;
+        let delivery = tokio::select! {
+            biased;
+            delivery = self.live.recv() => Some(delivery),
+            () = over(stage) => None,
+        };
+        match delivery {
+            Some(Delivery::Event(event)) => {
+                self.seen = event.lsn.unwrap_or(0).max(self.seen);
+                match &event.kind {
+                    EventKind::StepOutput {
+                        step,
+                        stream,
+                        data,
+                        lost_bytes,
+                    } => {
+                        let was_told = self.told.get(step).is_some_and(|&end| end > self.seen);
+                        if !was_told && self.query.wants(step, *stream) {
+                            self.ready.push_back(LogItem::Piece(LogPiece {
+                                step: step.clone(),
+                                attempt: None,
+                                stream: *stream,
+                                data: data.clone(),
+                                lost_bytes: *lost_bytes,
+                            }));
+                        }
+                    }
+                    EventKind::JobFinished { .. } => self.job_over().await?,
+                    _ => {}
+                }
+            }
+            // What was missed of a try at work is in the journal once the try is over.
+            Some(Delivery::Lagged { missed }) => {
+                self.service.instruments().streams_lagged.inc();
+                self.end("lagged", Some(missed));
+            }
+            Some(Delivery::Closed) | None => self.end("stopping", None),
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, reason: &str, missed: Option<u64>) {
+        self.ready.push_back(LogItem::End(StreamEnd {
+            reason: reason.to_owned(),
+            missed,
+            state: None,
+            exit_code: None,
+        }));
+    }
+
+    async fn job_over(&mut self) -> Result<(), Fault> {
+        let view = self.service.find(&self.job.to_string()).await?;
+        let result = self.service.result_of(&view).await?;
+        self.ready.push_back(LogItem::End(StreamEnd {
+            reason: "job_over".to_owned(),
+            missed: None,
+            state: Some(view.state),
+            exit_code: Some(exit_code(view.state, result.as_ref())),
+        }));
+        Ok(())
+    }
+}
+
+/// The exit code of a process that stands for a job: that of the job's command, if it is one; else 0 or 1; 128 + n if
+/// signal n ended it.
+#[must_use]
+pub fn exit_code(state: JobState, result: Option<&JobResult>) -> u8 {
+    const FAILED: u8 = 1;
+    const SIGNALLED: i64 = 128;
+    let Some(JobResult::Failed { output, .. }) = result else {
+        return if state == JobState::Completed {
+            0
+        } else {
+            FAILED
+        };
+    };
+    let number = |name: &str| output.get(name).and_then(Value::as_i64);
+    match (number("exit_code"), number("signal")) {
+        (Some(code), _) => u8::try_from(code).unwrap_or(FAILED).max(FAILED),
+        (None, Some(signal)) => u8::try_from(SIGNALLED + signal).unwrap_or(FAILED),
+        (None, None) => FAILED,
+    }
+}
