@@ -205,11 +205,7 @@ impl Service {
                 }
                 Err(Fault::new(
                     FaultCode::Ambiguous,
-                    format!(
-                        "`{word}` fits {} jobs: {}",
-                        several.len(),
-                        names.join(", ")
-                    ),
+                    format!("`{word}` fits {} jobs: {}", several.len(), names.join(", ")),
                 ))
             }
         }
@@ -313,7 +309,10 @@ impl Service {
     pub async fn cancel(&self, word: &str, reason: Option<String>) -> Result<JobId, Fault> {
         let job = self.find(word).await?.id;
         self.jobs()
-            .cancel(job, reason.unwrap_or_else(|| "cancelled by a client".to_owned()))
+            .cancel(
+                job,
+                reason.unwrap_or_else(|| "cancelled by a client".to_owned()),
+            )
             .await?;
         Ok(job)
     }
@@ -427,9 +426,13 @@ impl Service {
             finished_jobs: dump.finished_jobs,
             running_effects: dump.running_effects,
             queued_effects: dump.queued_effects,
-            state: if dump.draining { Stage::Stopping } else { stage }
-                .name()
-                .to_owned(),
+            state: if dump.draining {
+                Stage::Stopping
+            } else {
+                stage
+            }
+            .name()
+            .to_owned(),
             space_low: dump.stalled || dump.space_low,
             requests: self.0.places.requests(),
             streams: self.0.places.streams(),

@@ -201,7 +201,10 @@ impl EventStream {
             Err(error) => {
                 return failed(
                     self,
-                    Fault::new(crate::FaultCode::Internal, format!("reading the log: {error}")),
+                    Fault::new(
+                        crate::FaultCode::Internal,
+                        format!("reading the log: {error}"),
+                    ),
                 );
             }
         };

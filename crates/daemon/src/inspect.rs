@@ -209,7 +209,7 @@ impl LogView {
     /// If the log cannot be read.
     pub fn journal(&self, job: JobId) -> Result<Vec<Recorded>, InspectError> {
         let storage = Arc::clone(&self.storage);
-        let journal = runtime::read_journal(&self.data_dir.wal(), storage, Lsn::FIRST, None, job)?;
+        let journal = runtime::read_journal(&self.data_dir.wal(), storage, job)?;
         Ok(journal)
     }
 

@@ -16,7 +16,7 @@ use pal::Pal;
 use rustix::time::{ClockId, Timespec, clock_getres, clock_gettime};
 use scheduler::Time;
 use tokio::sync::watch;
-use wal::{BlobId, Log, Lsn, StatsHandle, StopError, Storage, Submission, Writer};
+use wal::{BlobId, Log, Lsn, StatsHandle, StopError, Submission, Writer};
 
 use crate::effect::EffectRunner;
 use crate::engine::{Engine, EngineOptions, Input, Limits, LogState, Stopped, Turn};
@@ -396,41 +396,6 @@ fn look_for_leftover_blobs(
         thread: name,
         what: format!("could not be started: {error}"),
     })
-}
-
-/// The journal of one job, read from the log: every record of it, in order. Reads the log's files, so it is for
-/// threads that may wait for the disk.
-///
-/// # Errors
-///
-/// If the log cannot be read.
-pub fn read_journal(
-    dir: &std::path::Path,
-    storage: Arc<dyn Storage>,
-    from: Lsn,
-    to: Option<Lsn>,
-    job: crate::ids::JobId,
-) -> Result<Vec<crate::cell::Recorded>, wal::ReadError> {
-    let mut reader = wal::Reader::open(dir, storage, from)?;
-    let mut journal = Vec::new();
-    while let Some((lsn, bytes)) = reader.next_record()? {
-        if to.is_some_and(|to| lsn > to) {
-            break;
-        }
-        if let Ok(crate::entry::Record::Job(owner, entry)) = crate::entry::Record::decode(bytes)
-            && owner == job
-        {
-            let last = matches!(entry, crate::entry::Entry::Finished { .. });
-            journal.push(crate::cell::Recorded {
-                lsn,
-                bytes: bytes.into(),
-            });
-            if last {
-                break;
-            }
-        }
-    }
-    Ok(journal)
 }
 
 #[cfg(test)]

@@ -565,3 +565,22 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
         text
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_cut_only_if_it_is_too_long_and_says_how_much() {
+        let mut text = "x".repeat(TEXT_BYTES_MAX);
+        cut_text(&mut text);
+        assert_eq!(text.len(), TEXT_BYTES_MAX, "what just fits is left alone");
+        text.push('y');
+        cut_text(&mut text);
+        assert!(text.ends_with("x… [1 bytes cut]"));
+        // A character is never cut in two.
+        let mut text = "ä".repeat(TEXT_BYTES_MAX);
+        cut_text(&mut text);
+        assert!(text.ends_with(&format!("ä… [{TEXT_BYTES_MAX} bytes cut]")));
+    }
+}

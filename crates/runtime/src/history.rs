@@ -12,7 +12,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pal::{EventKind, StepStatus};
@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use wal::{Lsn, ReadError, Reader, Storage};
 
+use crate::cell::Recorded;
 use crate::entry::{DecodeError, Ending, Entry, Outcome, Record};
 use crate::ids::{Attempt, JobId, StepIndex};
 use crate::json::Json;
@@ -347,6 +348,34 @@ impl History {
     fn load(&self, stored: &Stored) -> Result<Json, HistoryError> {
         Ok(self.payloads.load(stored)?.json().clone())
     }
+}
+
+/// The whole journal of a job, as the log in `dir` has it: what a replay follows.
+///
+/// # Errors
+///
+/// If the log cannot be read.
+pub fn read_journal(
+    dir: &Path,
+    storage: Arc<dyn Storage>,
+    job: JobId,
+) -> Result<Vec<Recorded>, ReadError> {
+    let mut reader = Reader::open(dir, storage, Lsn::FIRST)?;
+    let mut journal = Vec::new();
+    while let Some((lsn, bytes)) = reader.next_record()? {
+        // A record of a later version is not one of a job that this build could replay.
+        let Ok(Record::Job(owner, entry)) = Record::decode(bytes) else {
+            continue;
+        };
+        if owner == job {
+            let bytes = bytes.into();
+            journal.push(Recorded { lsn, bytes });
+            if matches!(entry, Entry::Finished { .. }) {
+                break;
+            }
+        }
+    }
+    Ok(journal)
 }
 
 fn decode(lsn: Lsn, bytes: &[u8]) -> Result<Record, HistoryError> {

@@ -107,3 +107,31 @@ impl Instruments {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_that_is_over_is_counted_by_how_it_ended() {
+        let registry = Registry::new();
+        let instruments = Instruments::new(&registry);
+        for state in [
+            JobState::Completed,
+            JobState::Failed,
+            JobState::Failed,
+            JobState::Cancelled,
+        ] {
+            instruments.finished(state);
+        }
+        let text = registry.render(metrics::Format::Prometheus);
+        for counted in [
+            "{state=\"completed\"} 1",
+            "{state=\"failed\"} 2",
+            "{state=\"cancelled\"} 1",
+        ] {
+            let line = format!("tinkerbell_runtime_jobs_finished_total{counted}");
+            assert!(text.contains(&line), "{line} is not in\n{text}");
+        }
+    }
+}

@@ -127,6 +127,12 @@ mod tests {
     }
 
     #[test]
+    fn no_json_is_empty() {
+        assert!(!Json::null().is_empty());
+        assert_eq!(Json::null().len(), 4);
+    }
+
+    #[test]
     fn refuses_what_is_not_json() {
         assert!(Json::parse_text("{").is_err());
         assert!(Json::parse_text("1 2").is_err());

@@ -44,7 +44,7 @@ mod time;
 pub use ask::{Answer, Question};
 pub use cell::{Divergence, Recorded};
 pub use context::{Context, EffectRequest, Either, Elapsed, JoinError, Latch};
-pub use driver::{Runtime, RuntimeOptions, read_journal};
+pub use driver::{Runtime, RuntimeOptions};
 pub use dump::Dump;
 pub use effect::{
     CancelReason, Completer, EffectCall, EffectClass, EffectError, EffectResult, EffectRunner,
@@ -52,7 +52,7 @@ pub use effect::{
 };
 pub use engine::{Idleness, Limits, LogState, Shutdown, Stopped};
 pub use error::{JobError, RecoverError, RuntimeError, SubmitError};
-pub use history::{Follower, History, HistoryError, JobResult, StepOutput, Told};
+pub use history::{Follower, History, HistoryError, JobResult, StepOutput, Told, read_journal};
 pub use ids::{Attempt, EffectId, JobId, StepIndex};
 pub use instruments::Instruments;
 pub use job::{JobView, StepView};

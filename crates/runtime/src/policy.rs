@@ -162,6 +162,31 @@ mod tests {
         assert!(policy.retry_after(attempt(1), &error).unwrap() >= Duration::from_millis(500));
     }
 
+    /// A wait is journaled, so how it is found is part of the journal's format.
+    #[test]
+    fn the_jitter_of_a_try_never_changes() {
+        let policy = EffectPolicy {
+            attempts: 9,
+            ..EffectPolicy::default()
+        };
+        let error = EffectError::transient("exit_status", "exited with 1");
+        let waits: Vec<_> = (1..4)
+            .map(|n| policy.retry_after(attempt(n), &error).unwrap().as_millis())
+            .collect();
+        assert_eq!(waits, [881, 1159, 2262]);
+    }
+
+    #[test]
+    fn a_wait_of_nothing_is_not_spread() {
+        let policy = EffectPolicy {
+            attempts: 2,
+            backoff: Duration::ZERO,
+            ..EffectPolicy::default()
+        };
+        let error = EffectError::transient("exit_status", "exited with 1");
+        assert_eq!(policy.retry_after(attempt(1), &error), Some(Duration::ZERO));
+    }
+
     #[test]
     fn what_cannot_help_is_not_tried_again() {
         let policy = EffectPolicy {

@@ -203,13 +203,7 @@ impl Recovery {
         self.index.len()
     }
 
-    /// Whether the last life of the process ended as it should; true of a new log.
-    #[must_use]
-    pub fn stopped_cleanly(&self) -> bool {
-        self.stopped_cleanly
-    }
-
-    /// Whether a live job may have left an effect running.
+    /// Whether a live job may have left an effect running: the last life of the process did not end as it should.
     #[must_use]
     pub fn may_have_leftovers(&self) -> bool {
         !self.stopped_cleanly

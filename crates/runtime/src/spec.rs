@@ -215,6 +215,11 @@ mod tests {
         for other in others {
             assert_ne!(base.fingerprint(), other.fingerprint(), "{other:?}");
         }
+        assert_eq!(base.fingerprint().to_string().len(), 16);
+        assert_ne!(
+            base.fingerprint().to_string(),
+            base.clone().named("other").fingerprint().to_string()
+        );
         // The key itself is what is compared *under*, not *by*.
         assert_eq!(base.fingerprint(), base.clone().keyed("k").fingerprint());
     }

@@ -44,8 +44,8 @@ pub(super) fn with(mut answer: Answer, name: HeaderName, value: HeaderValue) -> 
 }
 
 pub(super) fn json<T: Serialize>(status: StatusCode, value: &T) -> Answer {
-    let body = serde_json::to_vec(value)
-        .expect("an answer serialises because it has string keys only");
+    let body =
+        serde_json::to_vec(value).expect("an answer serialises because it has string keys only");
     answer(status, JSON, body)
 }
 

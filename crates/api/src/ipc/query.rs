@@ -96,7 +96,10 @@ fn parse<T: DeserializeOwned>(name: &str, value: &str, expected: &str) -> Result
 }
 
 fn wrong(name: &str, what: &str) -> Fault {
-    Fault::invalid_at(format!("/query/{name}"), format!("parameter `{name}` {what}"))
+    Fault::invalid_at(
+        format!("/query/{name}"),
+        format!("parameter `{name}` {what}"),
+    )
 }
 
 #[cfg(test)]
@@ -106,8 +109,9 @@ mod tests {
 
     #[test]
     fn parameters_are_taken_once_and_what_is_left_is_an_error() {
-        let mut parameters =
-            Parameters::of(Some("limit=3&state=running,waiting&state=stuck&label=a%3D=b%20c"));
+        let mut parameters = Parameters::of(Some(
+            "limit=3&state=running,waiting&state=stuck&label=a%3D=b%20c",
+        ));
         assert_eq!(parameters.parsed("limit", "a number").unwrap(), Some(3));
         let states: Vec<JobState> = parameters.words("state", "a state").unwrap();
         assert_eq!(

@@ -54,23 +54,73 @@ const ROUTES: [(Method, &str, Operation, &str); 20] = [
     (Method::GET, "/openapi.json", Op::OpenApi, "openapi"),
     (Method::GET, "/v1/node", Op::Node, "node.show"),
     (Method::GET, "/v1/node/dump", Op::NodeDump, "node.dump"),
-    (Method::POST, "/v1/node/reload", Op::NodeReload, "node.reload"),
+    (
+        Method::POST,
+        "/v1/node/reload",
+        Op::NodeReload,
+        "node.reload",
+    ),
     (Method::POST, "/v1/node/drain", Op::NodeDrain, "node.drain"),
-    (Method::POST, "/v1/node/shutdown", Op::NodeShutdown, "node.shutdown"),
+    (
+        Method::POST,
+        "/v1/node/shutdown",
+        Op::NodeShutdown,
+        "node.shutdown",
+    ),
     (Method::GET, "/v1/events", Op::Events, "events.watch"),
     (Method::GET, "/v1/history", Op::History, "events.history"),
     (Method::POST, "/v1/jobs", Op::JobSubmit, "job.submit"),
     (Method::GET, "/v1/jobs", Op::JobList, "job.list"),
-    (Method::POST, "/v1/jobs/cancel", Op::JobCancelMany, "job.cancel_many"),
+    (
+        Method::POST,
+        "/v1/jobs/cancel",
+        Op::JobCancelMany,
+        "job.cancel_many",
+    ),
     (Method::GET, "/v1/jobs/{job}", Op::JobShow, "job.show"),
-    (Method::POST, "/v1/jobs/{job}/cancel", Op::JobCancel, "job.cancel"),
-    (Method::POST, "/v1/jobs/{job}/signals/{name}", Op::JobSignal, "job.signal"),
-    (Method::GET, "/v1/jobs/{job}/events", Op::JobEvents, "job.watch"),
-    (Method::GET, "/v1/jobs/{job}/history", Op::JobHistory, "job.history"),
+    (
+        Method::POST,
+        "/v1/jobs/{job}/cancel",
+        Op::JobCancel,
+        "job.cancel",
+    ),
+    (
+        Method::POST,
+        "/v1/jobs/{job}/signals/{name}",
+        Op::JobSignal,
+        "job.signal",
+    ),
+    (
+        Method::GET,
+        "/v1/jobs/{job}/events",
+        Op::JobEvents,
+        "job.watch",
+    ),
+    (
+        Method::GET,
+        "/v1/jobs/{job}/history",
+        Op::JobHistory,
+        "job.history",
+    ),
     (Method::GET, "/v1/jobs/{job}/logs", Op::JobLogs, "job.logs"),
-    (Method::GET, "/v1/jobs/{job}/result", Op::JobResult, "job.result"),
-    (Method::GET, "/v1/jobs/{job}/artifacts", Op::JobArtifacts, "job.artifacts"),
-    (Method::GET, "/v1/jobs/{job}/artifacts/{name}", Op::JobArtifact, "job.artifact"),
+    (
+        Method::GET,
+        "/v1/jobs/{job}/result",
+        Op::JobResult,
+        "job.result",
+    ),
+    (
+        Method::GET,
+        "/v1/jobs/{job}/artifacts",
+        Op::JobArtifacts,
+        "job.artifacts",
+    ),
+    (
+        Method::GET,
+        "/v1/jobs/{job}/artifacts/{name}",
+        Op::JobArtifact,
+        "job.artifact",
+    ),
 ];
 
 /// Every operation: method, path and name.
@@ -103,8 +153,8 @@ pub(super) fn route(method: &Method, path: &str) -> Result<Routed, NoRoute> {
         let Some(captures) = captures(pattern, path) else {
             continue;
         };
-        let is_asked = method == route_method
-            || (*method == Method::HEAD && *route_method == Method::GET);
+        let is_asked =
+            method == route_method || (*method == Method::HEAD && *route_method == Method::GET);
         if is_asked {
             let captures = captures.into_iter().map(segment).collect::<Result<_, _>>();
             return Ok(Routed {
@@ -487,8 +537,18 @@ mod tests {
         assert_eq!(found.captures, ["a b"]);
         let found = route(&Method::HEAD, "/v1/jobs").ok().unwrap();
         assert_eq!(found.operation, Op::JobList);
-        for path in ["/v1/jobs/", "/v2/jobs", "/v1/jobs/x/y", "/v1", "//v1/jobs", "/"] {
-            assert!(matches!(route(&Method::GET, path), Err(NoRoute::Path)), "{path}");
+        for path in [
+            "/v1/jobs/",
+            "/v2/jobs",
+            "/v1/jobs/x/y",
+            "/v1",
+            "//v1/jobs",
+            "/",
+        ] {
+            assert!(
+                matches!(route(&Method::GET, path), Err(NoRoute::Path)),
+                "{path}"
+            );
         }
         let Err(NoRoute::Method(allowed)) = route(&Method::DELETE, "/v1/jobs") else {
             panic!("DELETE has no route there");

@@ -131,7 +131,9 @@ impl Field for ListenAddress {
             };
         }
         if text.contains("://") {
-            return Err(Mismatch::with_help("write the path alone, without a scheme"));
+            return Err(Mismatch::with_help(
+                "write the path alone, without a scheme",
+            ));
         }
         if text.len() > Self::PATH_MAX_BYTES {
             return Err(Mismatch::with_help(format!(

@@ -37,7 +37,9 @@ pub async fn serve(
     _: &Registry,
 ) -> Result<Option<Transports>, BootError> {
     if !config.ipc.listen.is_empty() {
-        tracing::warn!("`ipc.listen` is set, but this build has no feature `ipc`: nothing listens there");
+        tracing::warn!(
+            "`ipc.listen` is set, but this build has no feature `ipc`: nothing listens there"
+        );
     }
     Ok(None)
 }

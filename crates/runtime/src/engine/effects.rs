@@ -377,7 +377,7 @@ impl<R: EffectRunner> Engine<R> {
         let entry = Entry::Completed {
             step,
             attempt: effect.attempt,
-            at_ms: unix_ms.max(job.cell.now_ms()),
+            at_ms: unix_ms,
             outcome,
         };
         self.push_delivery(
@@ -561,7 +561,7 @@ impl<R: EffectRunner> Engine<R> {
         };
         // The wall clock may have been set back meanwhile; a program that slept a second sees a second gone.
         let deadline_ms = job.cell.deadline_of(step).unwrap_or(0);
-        let at_ms = unix_ms.max(job.cell.now_ms()).max(deadline_ms);
+        let at_ms = unix_ms.max(deadline_ms);
         #[cfg(planted)]
         let at_ms = if wal::planted::is("time-goes-back") {
             unix_ms

@@ -180,7 +180,6 @@ impl<R: EffectRunner> Engine<R> {
             let _ = reply.send(Ok(()));
             return;
         }
-        let unix_ms = self.now.unix_ms;
         let Some(job) = self.slots[slot].job.as_deref() else {
             return;
         };
@@ -189,7 +188,7 @@ impl<R: EffectRunner> Engine<R> {
             self.open.after.push(After::Answer(reply, Ok(())));
             return;
         }
-        let at_ms = unix_ms.max(job.cell.now_ms());
+        let at_ms = self.now.unix_ms;
         self.push_delivery(
             slot,
             Delivery {
@@ -228,7 +227,7 @@ impl<R: EffectRunner> Engine<R> {
                         question: name,
                     },
                     _ => {
-                        let at_ms = self.now.unix_ms.max(job.cell.now_ms());
+                        let at_ms = self.now.unix_ms;
                         let (stored, blob) = self.payloads.plan(payload);
                         let delivery = Delivery {
                             entry: Entry::Signalled {

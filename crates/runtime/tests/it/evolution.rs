@@ -82,6 +82,33 @@ fn a_job_that_is_past_a_change_goes_on_as_it_began() {
 }
 
 #[test]
+fn a_change_that_came_later_does_not_take_the_branch_of_an_earlier_one() {
+    let mut node = Node::new(
+        Programs::new().with(program("p", |context, _| async move {
+            assert_eq!(context.version("colour", 1), 1);
+            step(&context, "a", Keyed).await.map_err(failed)
+        })),
+        World::by_hand(),
+    );
+    let job = node.run("p");
+    upgrade(
+        &mut node,
+        Programs::new().with(program("p", |context, _| async move {
+            let size = context.version("size", 3);
+            let colour = context.version("colour", 1);
+            step(&context, "a", Keyed).await.map_err(failed)?;
+            Ok(Json::of(&[size, colour]))
+        })),
+    );
+    complete(&mut node, "a");
+    assert_eq!(
+        node.story(job).pop().unwrap(),
+        "the end, completed with [0,1]"
+    );
+    node.assert_replays(job);
+}
+
+#[test]
 fn a_branch_that_was_taken_is_taken_again_by_a_build_that_has_a_newer_one() {
     let mut node = Node::new(
         Programs::new().with(program("p", |context, _| async move {

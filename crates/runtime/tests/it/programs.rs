@@ -221,6 +221,17 @@ fn children_run_beside_each_other_and_are_joined() {
 }
 
 #[test]
+fn every_draw_is_another_number() {
+    let programs = one(|context, _| async move {
+        let drawn: std::collections::BTreeSet<u64> = (0..100).map(|_| context.random()).collect();
+        Ok(Json::of(&drawn.len()))
+    });
+    let mut node = Node::new(programs, World::by_hand());
+    let job = node.run("p");
+    assert_eq!(result_of(&node, job), "the end, completed with 100");
+}
+
+#[test]
 fn time_and_chance_are_the_same_in_every_life_of_a_job() {
     let programs = one(|context, _| async move {
         let mut seen = Vec::new();

@@ -213,6 +213,29 @@ fn what_a_handle_can_see_it_refuses_itself() {
 }
 
 #[test]
+fn a_signal_may_be_as_long_as_the_limit_and_no_longer() {
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = start(dir.path(), 10, Obliging);
+    let jobs = runtime.jobs();
+    jobs.set_limits(Limits {
+        spec_bytes: 10,
+        ..Limits::default()
+    });
+    let nobody = runtime::JobId::from_parts(1, 1);
+    let send = |text: &str| block_on(jobs.signal(nobody, "name", Json::of(text)));
+    // Four for the name, two for the quotes.
+    assert!(matches!(send("1234"), Err(runtime::JobError::NotFound(_))));
+    assert!(matches!(
+        send("12345"),
+        Err(runtime::JobError::TooLarge {
+            bytes: 11,
+            limit_bytes: 10
+        })
+    ));
+    stop(runtime);
+}
+
+#[test]
 fn jobs_go_on_where_the_last_life_of_the_process_left_them() {
     let dir = tempfile::tempdir().unwrap();
     let runtime = start(dir.path(), 100, Idle::default());

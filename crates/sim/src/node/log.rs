@@ -36,7 +36,7 @@ impl Node {
     /// The journal of a job.
     pub fn recorded(&self, job: JobId) -> Vec<Recorded> {
         let storage = Arc::new(self.disk.clone());
-        runtime::read_journal(LOG_DIR.as_ref(), storage, Lsn::FIRST, None, job).unwrap()
+        runtime::read_journal(LOG_DIR.as_ref(), storage, job).unwrap()
     }
 
     /// The journal of a job, read.
