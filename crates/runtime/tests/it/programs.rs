@@ -221,6 +221,24 @@ fn children_run_beside_each_other_and_are_joined() {
 }
 
 #[test]
+fn a_job_with_a_step_at_work_is_running_whatever_else_it_waits_for() {
+    let programs = one(|context, _| async move {
+        let work = step(&context, "work", Keyed);
+        context.select(work, context.signal("stop")).await;
+        context.signal("go").await;
+        done()
+    });
+    let mut node = Node::new(programs, World::by_hand());
+    let job = node.run("p");
+    assert_eq!(node.state(job), JobState::Running);
+    assert_eq!(node.view(job).waits_for, None);
+    node.world.complete("work", Ok(Json::null()));
+    node.settle();
+    assert_eq!(node.state(job), JobState::Waiting);
+    assert_eq!(node.view(job).waits_for.as_deref(), Some("signal `go`"));
+}
+
+#[test]
 fn every_draw_is_another_number() {
     let programs = one(|context, _| async move {
         let drawn: std::collections::BTreeSet<u64> = (0..100).map(|_| context.random()).collect();
