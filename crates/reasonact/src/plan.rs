@@ -231,6 +231,15 @@ impl Run {
             }
             return Ok(Json::of(&result));
         }
+        // A plan that fails by a step that says with which code fails with that.
+        let coded = self.plan.steps.iter().find_map(|step| {
+            let code = step.fail.as_ref()?.code.as_ref()?;
+            let (_, error) = failed.iter().find(|(id, _)| *id == step.id)?;
+            Some((code, error))
+        });
+        if let Some((code, error)) = coded {
+            return Err(Failure::new(code, *error).with_output(Json::of(&result)));
+        }
         let message = failed
             .iter()
             .map(|(id, error)| format!("step `{id}` failed: {error}"))

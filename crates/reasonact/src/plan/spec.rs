@@ -83,7 +83,56 @@ pub(crate) struct StepSpec {
     #[serde(default)]
     pub(crate) ask: Option<AskSpec>,
     #[serde(default)]
-    pub(crate) fail: Option<String>,
+    pub(crate) fail: Option<FailSpec>,
+}
+
+/// Why a step fails: a text, or a text and the word for it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(from = "FailForm")]
+pub(crate) struct FailSpec {
+    /// What went wrong, for people.
+    pub(crate) message: String,
+    /// The word for it: that of the plan's own failure, if the plan fails by this step.
+    pub(crate) code: Option<String>,
+}
+
+/// The two ways to write a [`FailSpec`].
+#[derive(Deserialize)]
+#[serde(
+    untagged,
+    expecting = "a text, or a table of `message` and `code` (texts both)"
+)]
+enum FailForm {
+    Text(String),
+    Table(FailTable),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FailTable {
+    message: String,
+    #[serde(default)]
+    code: Option<String>,
+}
+
+impl From<FailForm> for FailSpec {
+    fn from(form: FailForm) -> Self {
+        let (message, code) = match form {
+            FailForm::Text(message) => (message, None),
+            FailForm::Table(FailTable { message, code }) => (message, code),
+        };
+        Self { message, code }
+    }
+}
+
+impl FailSpec {
+    fn check(&self) -> Result<(), String> {
+        match &self.code {
+            Some(code) => check_id(code)
+                .map_err(|_| format!("code: `{code}` is no word of letters, digits, `_` or `-`")),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Something that the job gives away while it runs.
@@ -267,6 +316,9 @@ impl StepSpec {
         if let Some(ask) = &self.ask {
             ask.check().map_err(|why| format!("ask: {why}"))?;
         }
+        if let Some(fail) = &self.fail {
+            fail.check().map_err(|why| format!("fail: {why}"))?;
+        }
         Ok(())
     }
 
@@ -303,7 +355,7 @@ impl StepSpec {
             texts.extend(run.stdin.iter().map(|text| ("run.stdin", text.clone())));
         }
         texts.extend(self.say.iter().map(|text| ("say", text.clone())));
-        texts.extend(self.fail.iter().map(|text| ("fail", text.clone())));
+        texts.extend(self.fail.iter().map(|fail| ("fail", fail.message.clone())));
         if let Some(artifact) = &self.artifact {
             texts.push(("artifact.name", artifact.name.clone()));
             texts.extend(
@@ -541,6 +593,14 @@ mod tests {
             (
                 r#"{"steps":[{"id":"a","ask":{"prompt":"?","approval":true,"deadline":"1s","default":"yes"}}]}"#,
                 "is true or false",
+            ),
+            (
+                r#"{"steps":[{"id":"a","fail":{"message":"x","code":"no word"}}]}"#,
+                "step `a`: fail: code: `no word` is no word",
+            ),
+            (
+                r#"{"steps":[{"id":"a","fail":{"code":"x"}}]}"#,
+                "a text, or a table of `message` and `code`",
             ),
             (
                 r#"{"steps":[{"id":"a","artifact":{"name":"n"}}]}"#,

@@ -87,8 +87,8 @@ impl Run {
             }
         } else if let Some(artifact) = &spec.artifact {
             self.artifact(spec, artifact, scope).await
-        } else if let Some(message) = &spec.fail {
-            fill(message).and_then(Err)
+        } else if let Some(fail) = &spec.fail {
+            fill(&fail.message).and_then(Err)
         } else {
             Err("step does nothing".to_owned())
         };
