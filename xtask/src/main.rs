@@ -85,6 +85,11 @@ fn test(args: &[String]) -> Done {
             ));
         }
     }
+    if let Err(why) = provide_python(&tools) {
+        missing.push(format!(
+            "{A2A_SDK} (from pip): {why}; not tested: a2a with the protocol's official client"
+        ));
+    }
     let _ = fs::remove_file(&skips);
     let tested = run(Command::new(cargo())
         .args(["test", "--workspace", "--all-features"])
@@ -179,6 +184,28 @@ fn provide(tool: &Tool, tools: &Path) -> Done {
     }
     fs::create_dir_all(&bin).map_err(|error| error.to_string())?;
     std::os::unix::fs::symlink(&program, bin.join(tool.program)).map_err(|error| error.to_string())
+}
+
+/// The official Python client of Agent2Agent.
+const A2A_SDK: &str = "a2a-sdk[grpc]==1.3.0";
+
+/// Puts it into a virtual environment of its own.
+fn provide_python(tools: &Path) -> Done {
+    let environment = tools.join("a2a-sdk");
+    let marker = environment.join("is-complete");
+    if fs::read_to_string(&marker).is_ok_and(|complete| complete == A2A_SDK) {
+        return Ok(());
+    }
+    run(Command::new("python3")
+        .args(["-m", "venv", "--clear"])
+        .arg(&environment))?;
+    run(Command::new(environment.join("bin/pip")).args([
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        A2A_SDK,
+    ]))?;
+    fs::write(&marker, A2A_SDK).map_err(|error| error.to_string())
 }
 
 /// One thing that must pass: a `cargo` command line and the variables it runs with.

@@ -140,7 +140,7 @@ fn gather(history: &History, job: JobId, first: Lsn, through: Lsn) -> Result<Vec
     Ok(gathered)
 }
 
-fn read_blob(history: &History, name: &str) -> Result<Vec<u8>, Fault> {
+pub(crate) fn read_blob(history: &History, name: &str) -> Result<Vec<u8>, Fault> {
     let failed = |what: String| Fault::new(FaultCode::Internal, what);
     let id: BlobId = name
         .parse()

@@ -8,9 +8,12 @@
 //! - [`limits`]: how much clients may ask at once; [`fault`]: every refusal, with what it means and how to mend it.
 //! - [`node`]: what is asked of the process as a whole, which is the daemon's to do.
 //! - `ipc` (feature `ipc`): HTTP/1.1 and JSON over a Unix domain socket or vsock, and its client.
+//! - `a2a` (feature `a2a`): the Agent2Agent protocol, whose tasks are jobs.
 //!
 //! This crate knows nothing of how a job runs.
 
+#[cfg(feature = "a2a")]
+pub mod a2a;
 pub mod artifacts;
 pub mod fault;
 mod instruments;
@@ -21,7 +24,7 @@ pub mod limits;
 mod listen;
 pub mod logs;
 pub mod node;
-#[cfg(feature = "_sockets")]
+#[cfg(any(feature = "_sockets", feature = "a2a"))]
 mod paced;
 pub mod service;
 pub mod watch;

@@ -38,6 +38,15 @@ pub enum BootError {
     #[cfg(feature = "ipc")]
     #[error("cannot serve ipc: {0}")]
     Ipc(#[from] api::ipc::BindError),
+    /// The address of the a2a transport cannot be had.
+    #[cfg(feature = "a2a")]
+    #[error("cannot serve a2a on {address} (`a2a.listen`): {source}")]
+    A2a {
+        /// The address that was asked for.
+        address: std::net::SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// The bearer token cannot be had.
     #[error("cannot read the token of `http`: {0}")]
     Token(String),
@@ -68,6 +77,8 @@ impl BootError {
             Self::Log(OpenError::Invalid { .. }) | Self::Http(_) | Self::Token(_) => exit::CONFIG,
             #[cfg(feature = "ipc")]
             Self::Ipc(_) => exit::CONFIG,
+            #[cfg(feature = "a2a")]
+            Self::A2a { .. } => exit::CONFIG,
             Self::Log(_) | Self::Blobs(_) => exit::IO,
             Self::Runtime(_) | Self::System { .. } => exit::INTERNAL,
         }
@@ -97,6 +108,10 @@ impl BootError {
                 Some("`node.data_dir` must be a directory that this user may write to".to_owned())
             }
             Self::Http(error) => Some(error.help()),
+            #[cfg(feature = "a2a")]
+            Self::A2a { .. } => Some(
+                "set `a2a.listen` to another address, or to port 0 for a free one, or `a2a.enabled` to false".to_owned(),
+            ),
             #[cfg(feature = "ipc")]
             Self::Ipc(_) => Some(
                 "set `ipc.listen` to a path in a directory of this user's own, or `ipc.enabled` to false".to_owned(),

@@ -19,6 +19,7 @@ mod origin;
 pub mod schema;
 mod secret;
 mod show;
+mod skill;
 mod syntax;
 mod units;
 mod value;
@@ -31,14 +32,15 @@ pub use environment::Environment;
 pub use error::{ConfigError, ConfigErrors, ErrorKind};
 pub use job::{Job, JobName, Source, StartupJob};
 pub use layers::{SetFlag, Warning};
-pub use names::{HostName, ListenAddress, LogFilter, NodeName, VariableName};
+pub use names::{HostName, ListenAddress, LogFilter, MediaType, NodeName, Url, VariableName};
 pub use origin::{Origin, Position, Provenance};
 pub use schema::Config;
 pub use secret::{Secret, SecretSource};
 pub use show::{Changes, diff, example, show_json, show_toml};
+pub use skill::{A2aSkill, SkillRule};
 pub use syntax::{DEPTH_MAX, FILE_MAX, Format};
 pub use units::{Duration, Size, UnitError};
-pub use words::{LogFormat, OnChange, Priority, Program, ShowActivity, Sync};
+pub use words::{LogFormat, OnChange, Priority, Program, ShowActivity, SkillAnswer, Sync};
 
 use layers::Settings;
 
@@ -75,7 +77,7 @@ impl Config {
     pub fn load(options: &LoadOptions) -> Result<Loaded, ConfigErrors> {
         let mut errors = Vec::new();
         let mut settings = Settings::default();
-        let mut jobs = Vec::new();
+        let (mut jobs, mut skills) = (Vec::new(), Vec::new());
         if let Some(path) = &options.path {
             let file: Arc<Path> = Arc::from(path.as_path());
             match syntax::read(&file) {
@@ -84,11 +86,13 @@ impl Config {
             }
             let nodes = std::mem::take(&mut settings.jobs);
             jobs = job::startup_jobs(nodes, &file, &mut errors);
+            let nodes = std::mem::take(&mut settings.skills);
+            skills = skill::skills(nodes, &file, &mut errors);
         }
         settings.add_environment(&options.environment, &mut errors);
         settings.add_flags(&options.sets, &mut errors);
 
-        let mut config = Self::read(&settings, &options.environment, jobs, &mut errors);
+        let mut config = Self::read(&settings, &options.environment, (jobs, skills), &mut errors);
         let provenance = settings.provenance();
         checks::fit_defaults(&mut config, &provenance);
         // Values that are wrong in themselves stand as their defaults in `config`: to compare those with others
@@ -97,6 +101,9 @@ impl Config {
             checks::conflicts(&config, &provenance, &mut errors);
             for startup in &config.jobs {
                 errors.extend(checks::body(&startup.job, &config));
+            }
+            for skill in &config.a2a_skills {
+                errors.extend(checks::body(&skill.job, &config));
             }
         }
         if errors.is_empty() && !options.offline {

@@ -7,11 +7,24 @@
 #[cfg_attr(not(feature = "_api"), path = "transports/absent.rs")]
 mod these;
 
+#[cfg(feature = "a2a")]
+mod a2a;
+
 #[cfg(feature = "ipc")]
 pub use these::ipc_addresses;
 pub use these::{Site, Transports, serve};
 
 use crate::running::Reloaded;
+
+/// Says it to whoever has written skills for a build that cannot serve them.
+#[cfg(not(feature = "a2a"))]
+fn say_a2a_is_absent(config: &crate::config::Config, _: &crate::config::Environment) {
+    if config.a2a.enabled && !config.a2a_skills.is_empty() {
+        tracing::warn!(
+            "there are skills (`a2a.skill`), but this build has no feature `a2a`: nobody can ask for them"
+        );
+    }
+}
 
 /// What a client asks of the process.
 pub enum Asked {

@@ -29,6 +29,15 @@ pub(crate) fn conflicts(config: &Config, provenance: &Provenance, errors: &mut V
         error.with_related(format!("`{}` comes from", other.0), other.1)
     };
 
+    let a2a = &config.a2a;
+    if a2a.token_env.is_some() && a2a.token_file.is_some() {
+        errors.push(conflict(
+            "`a2a.token_env` and `a2a.token_file` are both set".to_owned(),
+            ["a2a.token_file", "a2a.token_env"],
+            "remove one of them: there is one token",
+        ));
+    }
+
     let http = &config.http;
     if http.token_env.is_some() && http.token_file.is_some() {
         errors.push(conflict(
@@ -47,6 +56,8 @@ pub(crate) fn conflicts(config: &Config, provenance: &Provenance, errors: &mut V
             error.with_help("set `http.token_env` or `http.token_file`, or listen on `127.0.0.1`"),
         );
     }
+
+    a2a_conflicts(config, provenance, errors);
 
     let wal = &config.wal;
     let largest_inline = wal.segment_size.as_u64() / 4;
@@ -73,6 +84,49 @@ pub(crate) fn conflicts(config: &Config, provenance: &Provenance, errors: &mut V
     }
 }
 
+/// Adds what must not be said to the world over a2a.
+fn a2a_conflicts(config: &Config, provenance: &Provenance, errors: &mut Vec<ConfigError>) {
+    let a2a = &config.a2a;
+    if a2a.enabled && !a2a.listen.ip().is_loopback() && a2a.token().is_none() {
+        let message = format!(
+            "`a2a.listen` is {}, which other machines can reach, and no token is set",
+            a2a.listen
+        );
+        let error = ConfigError::new(ErrorKind::Conflict, message, provenance.of("a2a.listen"));
+        errors.push(
+            error.with_help("set `a2a.token_env` or `a2a.token_file`, or listen on `127.0.0.1`"),
+        );
+    }
+    if a2a.provider.is_some() != a2a.provider_url.is_some() {
+        let (given, missing) = match a2a.provider {
+            Some(_) => ("a2a.provider", "a2a.provider_url"),
+            None => ("a2a.provider_url", "a2a.provider"),
+        };
+        let message = format!("`{given}` is set, and `{missing}` is not");
+        let error = ConfigError::new(ErrorKind::Conflict, message, provenance.of(given));
+        errors.push(error.with_help("the card names both or neither"));
+    }
+    for skill in &config.a2a_skills {
+        if skill.is_extended && a2a.token().is_none() {
+            let message = format!(
+                "skill `{}` is for the extended card, and without a token there is none",
+                skill.id
+            );
+            let error = ConfigError::new(ErrorKind::Conflict, message, skill.origin.clone());
+            errors.push(error.with_help("set `a2a.token_env` or `a2a.token_file`"));
+        }
+        if skill
+            .job
+            .body
+            .get("input")
+            .is_some_and(|input| !input.is_object())
+        {
+            let message = "the skill's `input` is not a table, so no message can be put into it";
+            errors.push(skill.job.source.error("/input", message));
+        }
+    }
+}
+
 /// Adds every reference to something that is not there.
 pub(crate) fn references(
     config: &Config,
@@ -80,12 +134,18 @@ pub(crate) fn references(
     environment: &Environment,
     errors: &mut Vec<ConfigError>,
 ) {
-    if let Some(source) = config.http.token()
-        && let Err(reason) = source.read(environment)
-    {
+    let tokens = [
+        (config.http.token(), "http.token_env", "http.token_file"),
+        (config.a2a.token(), "a2a.token_env", "a2a.token_file"),
+    ];
+    for (source, env_key, file_key) in tokens {
+        let Some(source) = source else { continue };
+        let Err(reason) = source.read(environment) else {
+            continue;
+        };
         let key = match source {
-            SecretSource::Env(_) => "http.token_env",
-            SecretSource::File(_) => "http.token_file",
+            SecretSource::Env(_) => env_key,
+            SecretSource::File(_) => file_key,
         };
         let message = format!("cannot take the token that `{key}` names: {reason}");
         errors.push(ConfigError::new(

@@ -387,6 +387,17 @@ impl Head {
     }
 }
 
+/// A job without a name, as a template for others. What is wrong with it is added to `errors`.
+pub(crate) fn template(
+    entries: Vec<Entry>,
+    directory: &Path,
+    file: &Arc<Path>,
+    at: Position,
+    errors: &mut Vec<ConfigError>,
+) -> Option<Job> {
+    Head::take(entries, file, errors).into_job(Some(directory), file, at, errors)
+}
+
 /// The start-up jobs of a config file.
 pub(crate) fn startup_jobs(
     nodes: Vec<Node>,

@@ -77,6 +77,8 @@ pub(crate) struct Settings {
     written: BTreeMap<&'static str, Vec<(Written, Origin)>>,
     /// The elements of `[[job]]`.
     pub(crate) jobs: Vec<Node>,
+    /// The elements of `[[a2a.skill]]`.
+    pub(crate) skills: Vec<Node>,
     pub(crate) warnings: Vec<Warning>,
 }
 
@@ -151,6 +153,10 @@ impl Settings {
             };
             for entry in entries {
                 let origin = place(file, entry.at);
+                if section.key == "a2a" && entry.key == "skill" {
+                    self.add_skills(entry, file, errors);
+                    continue;
+                }
                 match known_key(&section.key, &entry.key) {
                     Ok(path) => {
                         let at = place(file, entry.node.at);
@@ -172,6 +178,19 @@ impl Settings {
                 let message = format!("expected a list of jobs, found {}", other.describe());
                 let error = ConfigError::new(ErrorKind::Value, message, place(file, jobs.at));
                 errors.push(error.with_help("write `[[job]]`, with two brackets, above each job"));
+            }
+        }
+    }
+
+    fn add_skills(&mut self, skills: Entry, file: &Arc<Path>, errors: &mut Vec<ConfigError>) {
+        match skills.node.value {
+            Data::List(items) => self.skills.extend(items),
+            other => {
+                let message = format!("expected a list of skills, found {}", other.describe());
+                let error = ConfigError::new(ErrorKind::Value, message, place(file, skills.at));
+                errors.push(
+                    error.with_help("write `[[a2a.skill]]`, with two brackets, above each skill"),
+                );
             }
         }
     }

@@ -153,6 +153,88 @@ impl Field for ListenAddress {
     }
 }
 
+/// A media type such as `text/plain`, or a range of them such as `text/*`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MediaType(String);
+
+impl MediaType {
+    /// The media type as it was written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub(crate) fn list(types: &[&str]) -> Vec<Self> {
+        types.iter().map(|text| Self((*text).to_owned())).collect()
+    }
+}
+
+impl Field for MediaType {
+    fn expected() -> String {
+        "a media type such as `text/plain`".to_owned()
+    }
+
+    fn read(raw: Raw<'_>) -> Result<Self, Mismatch> {
+        let text = raw.text().ok_or_else(Mismatch::plain)?;
+        let word =
+            |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_graphic());
+        match text.split_once('/') {
+            Some((kind, rest)) if word(kind) && word(rest) => Ok(Self(text.to_owned())),
+            _ => Err(Mismatch::plain()),
+        }
+    }
+
+    fn to_value(&self) -> Value {
+        Value::String(self.0.clone())
+    }
+}
+
+/// The address of a page or a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Url(String);
+
+impl Url {
+    /// The address, without a slash at its end.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The host in it, without its port.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        let rest = self.0.split_once("://").map_or("", |(_, rest)| rest);
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        match authority.rsplit_once(':') {
+            Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+            _ => authority,
+        }
+    }
+}
+
+impl Field for Url {
+    fn expected() -> String {
+        "an address such as `https://example.org`".to_owned()
+    }
+
+    fn read(raw: Raw<'_>) -> Result<Self, Mismatch> {
+        let text = raw.text().ok_or_else(Mismatch::plain)?;
+        let has_scheme = text.starts_with("https://") || text.starts_with("http://");
+        if !has_scheme {
+            return Err(Mismatch::with_help("begin it with `https://` or `http://`"));
+        }
+        let url = Self(text.trim_end_matches('/').to_owned());
+        if url.host().is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(Mismatch::plain());
+        }
+        Ok(url)
+    }
+
+    fn to_value(&self) -> Value {
+        Value::String(self.0.clone())
+    }
+}
+
 /// The name of this node: what its log lines and metrics are told apart by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeName(String);

@@ -13,7 +13,8 @@ use super::environment::Environment;
 use super::error::ConfigError;
 use super::job::StartupJob;
 use super::layers::Settings;
-use super::names::{HostName, ListenAddress, LogFilter, NodeName, VariableName};
+use super::names::{HostName, ListenAddress, LogFilter, MediaType, NodeName, Url, VariableName};
+use super::skill::A2aSkill;
 use super::units::{Duration, Size};
 use super::value::Field;
 use super::words::{LogFormat, ShowActivity, Sync};
@@ -82,6 +83,8 @@ macro_rules! schema {
             )*
             /// The jobs that are submitted at boot, in the order of the file.
             pub jobs: Vec<StartupJob>,
+            /// The skills of the a2a transport, in the order of the file.
+            pub a2a_skills: Vec<A2aSkill>,
         }
 
         $(
@@ -123,7 +126,7 @@ macro_rules! schema {
             pub(crate) fn read(
                 settings: &Settings,
                 environment: &Environment,
-                jobs: Vec<StartupJob>,
+                (jobs, a2a_skills): (Vec<StartupJob>, Vec<A2aSkill>),
                 errors: &mut Vec<ConfigError>,
             ) -> Self {
                 Self {
@@ -137,6 +140,7 @@ macro_rules! schema {
                         },)*
                     },)*
                     jobs,
+                    a2a_skills,
                 }
             }
 
@@ -264,6 +268,41 @@ schema! {
         /// User ids that may speak to a Unix socket, beside the daemon's own and root. They also need the permission to
         /// open its file.
         COLD allowed_uids: Vec<usize> = |_| Vec::new();
+    }
+
+    /// Work over the Agent2Agent protocol, in builds with the feature `a2a`: JSON-RPC, HTTP+JSON and gRPC on one port. It is
+    /// served if there is a skill (`[[a2a.skill]]`) that takes messages.
+    a2a: A2a {
+        /// Whether to serve it.
+        COLD enabled: bool = |_| true;
+        /// The address and port to listen on. Port 0 takes a free one. An address that other machines can reach is
+        /// refused unless `token_env` or `token_file` is set.
+        COLD listen: SocketAddr = |_| SocketAddr::from((Ipv4Addr::LOCALHOST, 3003));
+        /// Where clients reach it, as the agent's card says.
+        COLD public_url: Option<Url> = |_| None, shown "http:// and the address that it listens on" example "https://agents.example.org/converter";
+        /// The environment variable that holds the bearer token that clients are asked for.
+        COLD token_env: Option<VariableName> = |_| None, shown "none" example "TINKERBELL_A2A_TOKEN";
+        /// The file that holds it. A relative path is relative to the working directory.
+        COLD token_file: Option<PathBuf> = |_| None, shown "none" example "/run/secrets/tinkerbell-a2a-token";
+        /// What the agent is called.
+        COLD name: Option<String> = |_| None, shown "node.name" example "Converter";
+        /// What it is for.
+        COLD description: String = |_| "An agent of tinkerbell".to_owned();
+        /// Its version, which says nothing of the protocol's.
+        COLD version: String = |_| "1.0.0".to_owned();
+        /// Who runs it.
+        COLD provider: Option<String> = |_| None, shown "none" example "Example Ltd";
+        /// The page of who runs it.
+        COLD provider_url: Option<Url> = |_| None, shown "none" example "https://example.org";
+        /// Where it is documented.
+        COLD documentation_url: Option<Url> = |_| None, shown "none" example "https://example.org/converter";
+        /// A picture of it.
+        COLD icon_url: Option<Url> = |_| None, shown "none" example "https://example.org/converter.png";
+        /// The media types it takes, where a skill says nothing; `text/*` stands for many. A message with another part is
+        /// refused.
+        COLD input_modes: Vec<MediaType> = |_| MediaType::list(&["text/plain", "application/json", "application/octet-stream"]);
+        /// The media types it gives, where a skill says nothing.
+        COLD output_modes: Vec<MediaType> = |_| MediaType::list(&["text/plain", "application/json"]);
     }
 
     /// The scheduler, which runs all jobs on one thread.

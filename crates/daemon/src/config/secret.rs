@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use super::environment::Environment;
 use super::names::VariableName;
-use super::schema::Http;
+use super::schema::{A2a, Http};
 
 /// A secret's text. It cannot be printed, only compared or handed on deliberately.
 #[derive(Clone)]
@@ -104,6 +104,15 @@ impl SecretSource {
 }
 
 impl Http {
+    /// Where the bearer token is, if one is asked for.
+    #[must_use]
+    pub fn token(&self) -> Option<SecretSource> {
+        let from_env = self.token_env.clone().map(SecretSource::Env);
+        from_env.or_else(|| self.token_file.clone().map(SecretSource::File))
+    }
+}
+
+impl A2a {
     /// Where the bearer token is, if one is asked for.
     #[must_use]
     pub fn token(&self) -> Option<SecretSource> {

@@ -5,9 +5,10 @@ use std::fmt::Write;
 use serde_json::{Map, Value, json};
 
 use super::environment::Environment;
-use super::job::StartupJob;
+use super::job::{Job, StartupJob};
 use super::origin::{Origin, Provenance};
 use super::schema::{Config, KEYS, Key, SECTIONS, Section, Temperature};
+use super::skill::A2aSkill;
 use super::{Loaded, layers::VARIABLE_PREFIX};
 use crate::neutral::one_line;
 
@@ -44,6 +45,11 @@ pub fn diff(old: &Config, new: &Config) -> Changes {
     let same_job = |(a, b): (&StartupJob, &StartupJob)| a.job.says_the_same_as(&b.job);
     if old.jobs.len() != new.jobs.len() || !old.jobs.iter().zip(&new.jobs).all(same_job) {
         changes.cold.push("job");
+    }
+    let (old, new) = (&old.a2a_skills, &new.a2a_skills);
+    let same_skill = |(a, b): (&A2aSkill, &A2aSkill)| a.says_the_same_as(b);
+    if old.len() != new.len() || !old.iter().zip(new).all(same_skill) {
+        changes.cold.push("a2a.skill");
     }
     changes
 }
@@ -95,16 +101,41 @@ pub fn show_toml(loaded: &Loaded) -> String {
             &mut out,
             format_args!("on_change = \"{}\"\n", job.job.on_change.as_str()),
         );
-        let keys = body_keys(job).join(", ");
+        let keys = body_keys(&job.job).join(", ");
         push(
             &mut out,
             format_args!("# not shown, as it may hold secrets: {}\n", one_line(&keys)),
         );
     }
+    for skill in &loaded.config.a2a_skills {
+        push_skill(&mut out, skill);
+    }
     out
 }
 
-/// The config in force as JSON: `{"schema":1,"values":{key:{"value","origin","overrides","hot"}},"jobs":[…]}`.
+fn push_skill(out: &mut String, skill: &A2aSkill) {
+    let origin = skill.origin.to_string();
+    push(out, format_args!("\n# {}\n", one_line(&origin)));
+    push(out, format_args!("[[a2a.skill]]\n"));
+    for (key, value) in [
+        ("id", json!(skill.id)),
+        ("name", json!(skill.name)),
+        ("default", json!(skill.is_default)),
+        ("extended", json!(skill.is_extended)),
+        ("answer", json!(skill.answer.as_str())),
+        ("program", json!(skill.job.program.as_str())),
+    ] {
+        push(out, format_args!("{key} = {}\n", toml_value(&value)));
+    }
+    let keys = body_keys(&skill.job).join(", ");
+    push(
+        out,
+        format_args!("# not shown, as it may hold secrets: {}\n", one_line(&keys)),
+    );
+}
+
+/// The config in force as JSON: `{"schema":1,"values":{key:{"value","origin","overrides","hot"}},"jobs":[…],
+/// "a2a_skills":[…]}`.
 #[must_use]
 pub fn show_json(loaded: &Loaded) -> Value {
     let values: Map<String, Value> = loaded
@@ -134,16 +165,32 @@ pub fn show_json(loaded: &Loaded) -> Value {
                 "priority": job.job.priority.as_str(),
                 "on_change": job.job.on_change.as_str(),
                 "origin": job.origin.to_string(),
-                "body_keys": body_keys(job),
+                "body_keys": body_keys(&job.job),
             })
         })
         .collect();
-    json!({ "schema": 1, "values": values, "jobs": jobs })
+    let skills: Vec<Value> = loaded
+        .config
+        .a2a_skills
+        .iter()
+        .map(|skill| {
+            json!({
+                "id": skill.id,
+                "name": skill.name,
+                "default": skill.is_default,
+                "extended": skill.is_extended,
+                "answer": skill.answer.as_str(),
+                "program": skill.job.program.as_str(),
+                "origin": skill.origin.to_string(),
+                "body_keys": body_keys(&skill.job),
+            })
+        })
+        .collect();
+    json!({ "schema": 1, "values": values, "jobs": jobs, "a2a_skills": skills })
 }
 
-fn body_keys(job: &StartupJob) -> Vec<&str> {
-    job.job
-        .body
+fn body_keys(job: &Job) -> Vec<&str> {
+    job.body
         .as_object()
         .into_iter()
         .flat_map(|body| body.keys().map(String::as_str))
@@ -219,6 +266,30 @@ const EXAMPLE_JOBS: &str = r#"
 # name = "nightly-report"
 # file = "jobs/report.toml"
 # priority = "low"
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Skills of the agent that a2a serves
+#
+# Each makes a job of a message, which is the task that the client gets. Keys:
+#   id            required; what it is known by
+#   description   required; what it does
+#   name, tags, examples, input_modes, output_modes   what else the agent's card says of it
+#   match         which messages it takes: a list of rules, each with one or more of `metadata` (a table), `text` (a regular
+#                 expression), `message_id` (how it begins) and `after` (the skill that took the message before in the same
+#                 context). Skills are asked in the order of this file.
+#   default       whether it takes what no other skill does, in a context that no other skill took a message of
+#   answer        "task" (the default), or "message": what the job gave, without a task
+#   extended      whether only the extended card shows it, which asks for the token
+# All other keys are those of a job, as above, but for `name` and `on_change`. A plan finds the message as `input.message`
+# (`text`, `data`, `parts`, `metadata`, `message_id`, `context_id`); a command reads its text on standard input, and
+# finds all of it as JSON in the variable A2A_MESSAGE. COLD.
+#
+# [[a2a.skill]]
+# id = "echo"
+# description = "Says it again"
+# default = true
+# program = "plan"
+# steps = [{ id = "say", say = "{{ input.message.text }}" }]
 "#;
 
 fn push_section(out: &mut String, section: &Section) {

@@ -131,3 +131,13 @@ words! {
         Rerun = "rerun",
     }
 }
+
+words! {
+    /// What a skill of the a2a transport answers a message with.
+    SkillAnswer {
+        /// The task.
+        Task = "task",
+        /// What the job gave, as a message without a task.
+        Message = "message",
+    }
+}

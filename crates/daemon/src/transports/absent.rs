@@ -8,7 +8,7 @@ use runtime::Runtime;
 
 use super::Asked;
 use crate::boot::{BootError, OpenedLog};
-use crate::config::Config;
+use crate::config::{Config, Environment};
 
 /// What transports would be made from.
 pub struct Site;
@@ -34,13 +34,14 @@ pub async fn serve(
     _: Site,
     _: &Runtime,
     _: &Pal,
-    _: &Registry,
+    (_, environment): (&Registry, &Environment),
 ) -> Result<Option<Transports>, BootError> {
     if !config.ipc.listen.is_empty() {
         tracing::warn!(
             "`ipc.listen` is set, but this build has no feature `ipc`: nothing listens there"
         );
     }
+    super::say_a2a_is_absent(config, environment);
     Ok(None)
 }
 

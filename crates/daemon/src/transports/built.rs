@@ -12,9 +12,11 @@ use tokio::sync::mpsc;
 use wal::OsStorage;
 
 use super::Asked;
+#[cfg(feature = "a2a")]
+use super::a2a;
 use crate::boot::{BootError, DataDir, OpenedLog, unix_ms};
 use crate::cli;
-use crate::config::Config;
+use crate::config::{Config, Environment};
 use crate::running::Reloaded;
 
 /// What transports are made from that is known before the log goes to the runtime.
@@ -52,6 +54,8 @@ pub struct Transports {
     asked: mpsc::Receiver<NodeRequest>,
     #[cfg(feature = "ipc")]
     ipc: Vec<api::ipc::Server>,
+    #[cfg(feature = "a2a")]
+    a2a: Option<api::a2a::Server>,
 }
 
 /// Begins to serve what the config says.
@@ -64,8 +68,10 @@ pub async fn serve(
     site: Site,
     runtime: &Runtime,
     pal: &Pal,
-    registry: &Registry,
+    (registry, environment): (&Registry, &Environment),
 ) -> Result<Option<Transports>, BootError> {
+    #[cfg(not(feature = "a2a"))]
+    super::say_a2a_is_absent(config, environment);
     let (node, asked) = NodeControl::new();
     let service = Service::new(api::service::Options {
         jobs: runtime.jobs().clone(),
@@ -86,6 +92,8 @@ pub async fn serve(
     Ok(Some(Transports {
         #[cfg(feature = "ipc")]
         ipc: ipc(config, &service).await?,
+        #[cfg(feature = "a2a")]
+        a2a: a2a::serve(config, environment, &service)?,
         service,
         asked,
     }))
@@ -174,6 +182,10 @@ impl Transports {
         self.service.advance(Stage::Over);
         #[cfg(feature = "ipc")]
         for server in self.ipc {
+            server.ended().await;
+        }
+        #[cfg(feature = "a2a")]
+        if let Some(server) = self.a2a {
             server.ended().await;
         }
     }

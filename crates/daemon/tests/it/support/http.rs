@@ -37,15 +37,21 @@ pub(crate) fn get(address: SocketAddr, path: &str) -> Answer {
 
 /// Sends a request with these headers, each with its line's end.
 pub(crate) fn request(address: SocketAddr, method: &str, path: &str, headers: &str) -> Answer {
+    exchange(
+        address,
+        &format!("{method} {path} HTTP/1.1\r\n{headers}Connection: close\r\n\r\n"),
+    )
+}
+
+/// Sends a request as it is, which must ask for the connection to be closed.
+pub(crate) fn exchange(address: SocketAddr, request: &str) -> Answer {
     let mut stream = TcpStream::connect(address).expect("the daemon listens");
     for set in [TcpStream::set_read_timeout, TcpStream::set_write_timeout] {
         set(&stream, Some(PATIENCE)).expect("a timeout can be set");
     }
-    write!(
-        stream,
-        "{method} {path} HTTP/1.1\r\n{headers}Connection: close\r\n\r\n"
-    )
-    .expect("the request can be sent");
+    stream
+        .write_all(request.as_bytes())
+        .expect("the request can be sent");
     let mut answer = String::new();
     stream
         .read_to_string(&mut answer)

@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub(crate) use daemon::{Daemon, Ended, end_of};
+#[cfg(feature = "a2a")]
+pub(crate) use http::exchange;
 pub(crate) use http::{Answer, get, request};
 pub(crate) use lines::Lines;
 pub(crate) use log::{Effect, Effects, Entry, Journal};

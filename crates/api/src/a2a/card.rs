@@ -1,0 +1,107 @@
+//! What the agent says of itself.
+
+use std::collections::HashMap;
+
+use a2a_types::{
+    AgentCapabilities, AgentCard, AgentInterface, AgentProvider, AgentSkill,
+    HttpAuthSecurityScheme, SecurityScheme, TRANSPORT_PROTOCOL_GRPC, TRANSPORT_PROTOCOL_HTTP_JSON,
+    TRANSPORT_PROTOCOL_JSONRPC,
+};
+
+use super::skill::Skill;
+
+/// An agent: what its card says, and what it can do.
+#[derive(Clone, Debug)]
+pub struct Agent {
+    /// What it is called.
+    pub name: String,
+    /// What it is for.
+    pub description: String,
+    /// Its own version, not the protocol's.
+    pub version: String,
+    /// Where clients reach it, scheme and all; without a slash at the end.
+    pub public_url: String,
+    /// Who runs it.
+    pub provider: Option<Provider>,
+    /// Where it is documented.
+    pub documentation_url: Option<String>,
+    /// A picture of it.
+    pub icon_url: Option<String>,
+    /// The media types it takes, where a skill does not say.
+    pub input_modes: Vec<String>,
+    /// The media types it gives, where a skill does not say.
+    pub output_modes: Vec<String>,
+    /// What it can do, in the order in which skills are asked for a message.
+    pub skills: Vec<Skill>,
+}
+
+/// Who runs an agent.
+#[derive(Clone, Debug)]
+pub struct Provider {
+    /// The organisation.
+    pub organization: String,
+    /// Its page.
+    pub url: String,
+}
+
+/// The name of the one security scheme.
+const BEARER: &str = "bearer";
+
+impl Agent {
+    /// The card that everybody sees, or the extended one.
+    pub(super) fn card(&self, asks_for_token: bool, is_extended: bool) -> AgentCard {
+        let interface = |binding: &str| AgentInterface::new(&self.public_url, binding);
+        let shown = self
+            .skills
+            .iter()
+            .filter(|skill| is_extended || !skill.is_extended);
+        let some = |list: &Vec<String>| (!list.is_empty()).then(|| list.clone());
+        AgentCard {
+            name: self.name.clone(),
+            description: self.description.clone(),
+            version: self.version.clone(),
+            supported_interfaces: vec![
+                interface(TRANSPORT_PROTOCOL_JSONRPC),
+                interface(TRANSPORT_PROTOCOL_HTTP_JSON),
+                interface(TRANSPORT_PROTOCOL_GRPC),
+            ],
+            capabilities: AgentCapabilities {
+                streaming: Some(true),
+                push_notifications: Some(false),
+                extensions: None,
+                extended_agent_card: Some(asks_for_token),
+            },
+            default_input_modes: self.input_modes.clone(),
+            default_output_modes: self.output_modes.clone(),
+            skills: shown
+                .map(|skill| AgentSkill {
+                    id: skill.id.clone(),
+                    name: skill.name.clone(),
+                    description: skill.description.clone(),
+                    tags: skill.tags.clone(),
+                    examples: some(&skill.examples),
+                    input_modes: some(&skill.input_modes),
+                    output_modes: some(&skill.output_modes),
+                    security_requirements: None,
+                })
+                .collect(),
+            provider: self.provider.as_ref().map(|provider| AgentProvider {
+                organization: provider.organization.clone(),
+                url: provider.url.clone(),
+            }),
+            documentation_url: self.documentation_url.clone(),
+            icon_url: self.icon_url.clone(),
+            security_schemes: asks_for_token.then(|| {
+                let scheme = SecurityScheme::HttpAuth(HttpAuthSecurityScheme {
+                    scheme: "Bearer".to_owned(),
+                    description: None,
+                    bearer_format: None,
+                });
+                HashMap::from([(BEARER.to_owned(), scheme)])
+            }),
+            security_requirements: asks_for_token
+                .then(|| vec![HashMap::from([(BEARER.to_owned(), Vec::new())])]),
+            signatures: None,
+        }
+    }
+}

@@ -1,0 +1,495 @@
+//! Connections: how many, who may ask, and how they end.
+//!
+//! One port speaks HTTP/1.1 and HTTP/2, and by the path of a request all three bindings. The agent's card is for everybody;
+//! all else asks for the bearer token, if there is one. Without one only this machine can reach the port, and a browser on it
+//! is an attacker's way in: so a request must name the server by a name that it has, and come from no foreign page.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use a2a_grpc::GrpcHandler;
+use a2a_pb::proto::a2a_service_server::A2aServiceServer;
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use http_body_util::Limited;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use serde_json::json;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::{JoinHandle, JoinSet};
+use tower_service::Service as _;
+
+use super::card::Agent;
+use super::handler::{ASKING, Asking, Handler, TRANSPORT};
+use crate::fault::FaultCode;
+use crate::limits::ClientId;
+use crate::paced::Paced;
+use crate::service::{Service, over};
+
+/// How long a client may take to send a request's headers.
+const HEADERS_MAX: Duration = Duration::from_secs(60);
+
+/// How often a silent HTTP/2 connection is asked whether it is still there.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+
+/// How long the end of the daemon waits for answers that are being sent.
+const DRAIN_MAX: Duration = Duration::from_secs(1);
+
+/// How many requests one HTTP/2 connection may have at once.
+const CONCURRENT_MAX: u32 = 256;
+
+/// The longest refusal of a route that is put into the protocol's words.
+const REFUSAL_MAX_BYTES: usize = 16 << 10;
+
+/// Says whether what a client presented is the token.
+pub type TokenCheck = Arc<dyn Fn(&str) -> bool + Send + Sync>;
+
+/// Who may ask.
+#[derive(Clone, Default)]
+pub struct Access {
+    /// Without one, everybody who can reach the port.
+    pub token: Option<TokenCheck>,
+    /// Names by which requests may address the server beside those of the loopback, where there is no token.
+    pub hosts: Vec<String>,
+}
+
+impl std::fmt::Debug for Access {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Access")
+            .field("asks_for_token", &self.token.is_some())
+            .field("hosts", &self.hosts)
+            .finish()
+    }
+}
+
+/// A server at work.
+#[derive(Debug)]
+pub struct Server {
+    task: JoinHandle<()>,
+}
+
+impl Server {
+    /// Waits until it has ended, which it does once the service's stage is [`Over`](crate::service::Stage::Over).
+    pub async fn ended(self) {
+        if let Err(error) = self.task.await {
+            tracing::error!("the a2a server died: {error}");
+        }
+    }
+}
+
+/// Begins to serve an agent.
+///
+/// # Errors
+///
+/// If the listener cannot be used.
+///
+/// # Panics
+///
+/// Outside a tokio runtime with I/O and time enabled.
+pub fn serve(
+    listener: std::net::TcpListener,
+    access: Access,
+    agent: Agent,
+    service: Service,
+) -> io::Result<Server> {
+    listener.set_nonblocking(true)?;
+    let listener = TcpListener::from_std(listener)?;
+    let router = router(access, agent, &service);
+    Ok(Server {
+        task: tokio::spawn(accept_all(listener, router, service)),
+    })
+}
+
+struct Site {
+    access: Access,
+    service: Service,
+    card: String,
+    etag: HeaderValue,
+}
+
+fn router(access: Access, agent: Agent, service: &Service) -> Router {
+    let handler = Handler::new(service.clone(), agent, access.token.is_some());
+    let card = serde_json::to_string(&handler.public_card())
+        .expect("a card serialises because it has string keys only");
+    let site = Arc::new(Site {
+        access,
+        service: service.clone(),
+        etag: etag(&card),
+        card,
+    });
+    let handler = Arc::new(handler);
+    let limit = service.limits().message_bytes;
+    let grpc = A2aServiceServer::new(GrpcHandler::new(Arc::clone(&handler)))
+        .max_decoding_message_size(limit);
+    Router::new()
+        .route(a2a_server::WELL_KNOWN_AGENT_CARD_PATH, get(card_of))
+        .with_state(Arc::clone(&site))
+        .merge(a2a_server::jsonrpc::jsonrpc_router(Arc::clone(&handler)))
+        .merge(a2a_server::rest::rest_router(handler))
+        .route_service("/lf.a2a.v1.A2AService/{method}", grpc)
+        .layer(middleware::from_fn_with_state(site, guard))
+}
+
+/// A tag that changes with the card (RFC 9110, section 8.8.3). FNV-1a: nobody gains anything by a collision.
+fn etag(card: &str) -> HeaderValue {
+    let hash = card.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    HeaderValue::from_str(&format!("\"{hash:016x}\"")).expect("hexadecimal digits are visible")
+}
+
+/// The card, for everybody, from anywhere.
+async fn card_of(State(site): State<Arc<Site>>, headers: HeaderMap) -> Response {
+    let common = [
+        (
+            header::ACCESS_CONTROL_ALLOW_ORIGIN,
+            HeaderValue::from_static("*"),
+        ),
+        (
+            header::CACHE_CONTROL,
+            HeaderValue::from_static("max-age=60"),
+        ),
+        (header::ETAG, site.etag.clone()),
+    ];
+    if headers.get(header::IF_NONE_MATCH) == Some(&site.etag) {
+        return (StatusCode::NOT_MODIFIED, common).into_response();
+    }
+    let json = [(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    )];
+    (common, json, site.card.clone()).into_response()
+}
+
+/// What stands before every route: who may ask, how much, and refusals that a client of the binding understands.
+async fn guard(State(site): State<Arc<Site>>, mut request: Request, next: Next) -> Response {
+    let is_card = request.uri().path() == a2a_server::WELL_KNOWN_AGENT_CARD_PATH;
+    let binding = Binding::of(&request);
+    if let Some(refusal) = site.refusal(&request, is_card) {
+        site.service.instruments().answered(
+            TRANSPORT,
+            "unknown",
+            FaultCode::Denied.as_str(),
+            Duration::ZERO,
+        );
+        return binding.refuse(&refusal);
+    }
+    let client = match request.extensions().get::<Peer>() {
+        Some(Peer(address)) => ClientId::Address(address.ip()),
+        None => ClientId::Process(0),
+    };
+    let limit = site.service.limits().message_bytes;
+    // gRPC holds each message of a request against the limit by itself.
+    if binding != Binding::Grpc {
+        request = request.map(|body| Body::new(Limited::new(body, limit)));
+    }
+    let asking = Asking {
+        client,
+        refused: std::cell::Cell::new(None),
+    };
+    let answer = async {
+        let response = next.run(request).await;
+        let refused = ASKING.with(|asking| asking.refused.get());
+        (response, refused)
+    };
+    let (response, refused) = ASKING.scope(asking, answer).await;
+    binding.finish(response, refused).await
+}
+
+#[derive(Clone, Copy)]
+struct Peer(SocketAddr);
+
+/// Why a request is turned away before it is looked at.
+struct Turned {
+    status: StatusCode,
+    grpc: &'static str,
+    reason: &'static str,
+    message: String,
+}
+
+impl Site {
+    fn refusal(&self, request: &Request, is_card: bool) -> Option<Turned> {
+        let Some(token) = &self.access.token else {
+            return self.foreign(request).map(|message| Turned {
+                status: StatusCode::FORBIDDEN,
+                grpc: "7",
+                reason: "PERMISSION_DENIED",
+                message,
+            });
+        };
+        let presented = request
+            .headers()
+            .get(header::AUTHORIZATION)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| value.split_once(' '))
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+            .map(|(_, presented)| presented.trim());
+        let may = is_card || presented.is_some_and(|presented| token(presented));
+        (!may).then(|| Turned {
+            status: StatusCode::UNAUTHORIZED,
+            grpc: "16",
+            reason: "UNAUTHENTICATED",
+            message: "the bearer token of this agent is asked for (`Authorization: Bearer`)"
+                .to_owned(),
+        })
+    }
+
+    /// Whether a request names a server that this is not, or comes from a page that is none of ours.
+    fn foreign(&self, request: &Request) -> Option<String> {
+        let in_header = |name| {
+            let value = request.headers().get(name)?;
+            Some(value.to_str().unwrap_or_default())
+        };
+        let authority = request
+            .uri()
+            .authority()
+            .map(|authority| authority.as_str());
+        let host = authority
+            .or_else(|| in_header(header::HOST))
+            .unwrap_or_default();
+        if !self.is_ours(host_of(host)) {
+            return Some(format!(
+                "this agent is not called `{}`; set `a2a.public_url` if it is",
+                host_of(host)
+            ));
+        }
+        let origin = in_header(header::ORIGIN)?;
+        let page: Option<Uri> = origin.parse().ok();
+        let page = page.as_ref().and_then(Uri::host);
+        if page.is_some_and(|page| self.is_ours(page)) {
+            return None;
+        }
+        Some(format!("pages of `{origin}` may not speak to this agent"))
+    }
+
+    fn is_ours(&self, host: &str) -> bool {
+        let loopback = ["localhost", "127.0.0.1", "[::1]"];
+        let mut hosts = loopback
+            .into_iter()
+            .chain(self.access.hosts.iter().map(String::as_str));
+        hosts.any(|ours| ours.eq_ignore_ascii_case(host))
+    }
+}
+
+/// A host without its port.
+fn host_of(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => authority,
+    }
+}
+
+/// How a client speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Binding {
+    JsonRpc,
+    Rest,
+    Grpc,
+}
+
+impl Binding {
+    fn of(request: &Request) -> Self {
+        let content_type = request.headers().get(header::CONTENT_TYPE);
+        let is_grpc = content_type
+            .is_some_and(|content_type| content_type.as_bytes().starts_with(b"application/grpc"));
+        match request.uri().path() {
+            _ if is_grpc => Self::Grpc,
+            "/" => Self::JsonRpc,
+            _ => Self::Rest,
+        }
+    }
+
+    fn refuse(self, turned: &Turned) -> Response {
+        if self == Self::Grpc {
+            return grpc_refusal(turned.grpc, &turned.message);
+        }
+        let mut response = problem(turned.status, turned.reason, &turned.message);
+        if turned.status == StatusCode::UNAUTHORIZED {
+            let headers = response.headers_mut();
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+
+    /// Puts what the protocol has no word for into words of the binding: that the node is busy or stopping, and what a
+    /// route refused by itself.
+    async fn finish(self, mut response: Response, refused: Option<FaultCode>) -> Response {
+        let busy = match refused {
+            Some(FaultCode::Exhausted) => Some((StatusCode::TOO_MANY_REQUESTS, "8")),
+            Some(FaultCode::Unavailable) => Some((StatusCode::SERVICE_UNAVAILABLE, "14")),
+            Some(FaultCode::TooLarge) => Some((StatusCode::PAYLOAD_TOO_LARGE, "8")),
+            _ => None,
+        };
+        match (self, busy) {
+            (Self::Rest, Some((status, _))) => {
+                *response.status_mut() = status;
+                let headers = response.headers_mut();
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            (Self::Grpc, Some((_, status))) => {
+                let headers = response.headers_mut();
+                if headers.contains_key("grpc-status") {
+                    headers.insert("grpc-status", HeaderValue::from_static(status));
+                }
+            }
+            _ => {}
+        }
+        let is_plain = response
+            .headers()
+            .get(header::CONTENT_TYPE)
+            .is_none_or(|content_type| content_type.as_bytes().starts_with(b"text/plain"));
+        if self == Self::Grpc || !response.status().is_client_error() || !is_plain {
+            return response;
+        }
+        let (parts, body) = response.into_parts();
+        let text = to_bytes(body, REFUSAL_MAX_BYTES).await.unwrap_or_default();
+        let message = match String::from_utf8_lossy(&text) {
+            text if text.is_empty() => "there is nothing at this path for this method".to_owned(),
+            text => text.into_owned(),
+        };
+        let reason = match parts.status {
+            StatusCode::NOT_FOUND => "NOT_FOUND",
+            StatusCode::METHOD_NOT_ALLOWED => "UNIMPLEMENTED",
+            _ => "INVALID_ARGUMENT",
+        };
+        if self == Self::JsonRpc && parts.status == StatusCode::PAYLOAD_TOO_LARGE {
+            let error = json!({"code": -32600, "message": message});
+            let answer = json!({"jsonrpc": "2.0", "id": null, "error": error});
+            let json = [(
+                header::CONTENT_TYPE,
+                HeaderValue::from_static("application/json"),
+            )];
+            return (parts.status, json, answer.to_string()).into_response();
+        }
+        problem(parts.status, reason, &message)
+    }
+}
+
+fn problem(status: StatusCode, reason: &str, message: &str) -> Response {
+    let error = json!({
+        "code": status.as_u16(),
+        "status": reason,
+        "message": message,
+        "details": [],
+    });
+    let body = json!({ "error": error }).to_string();
+    let kind = HeaderValue::from_static("application/problem+json");
+    (status, [(header::CONTENT_TYPE, kind)], body).into_response()
+}
+
+/// A refusal without a message (trailers only, as gRPC calls it).
+fn grpc_refusal(status: &'static str, message: &str) -> Response {
+    let mut response = Response::new(Body::empty());
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/grpc"),
+    );
+    headers.insert("grpc-status", HeaderValue::from_static(status));
+    // Percent-encoded where it must be; ours are plain.
+    if let Ok(message) = HeaderValue::from_str(&message.replace('%', "%25")) {
+        headers.insert("grpc-message", message);
+    }
+    response
+}
+
+async fn accept_all(listener: TcpListener, router: Router, service: Service) {
+    let places = Arc::new(Semaphore::new(service.limits().connections));
+    let mut connections = JoinSet::new();
+    let mut stage = service.stage();
+    loop {
+        let accepted = tokio::select! {
+            () = over(&mut stage) => break,
+            accepted = listener.accept() => accepted,
+            // Finished connections are taken out as they end, so that the set holds the open ones only.
+            Some(_) = connections.join_next() => continue,
+        };
+        let (stream, address) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                // Out of descriptors, most likely. It comes back at once, for as long as that lasts.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            // HTTP/2 has no way to say so before its handshake: the connection ends, and the metric says why.
+            service.instruments().refused(TRANSPORT, "too_many");
+            continue;
+        };
+        let (router, service) = (router.clone(), service.clone());
+        connections.spawn(async move {
+            let open = service.instruments().connections(TRANSPORT);
+            open.inc();
+            connection(stream, address, router, &service).await;
+            open.dec();
+            drop(place);
+        });
+    }
+    drop(listener);
+    let all_ended = async { while connections.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout(DRAIN_MAX, all_ended).await;
+    connections.shutdown().await;
+}
+
+/// One connection, from its first request to its end.
+async fn connection(stream: TcpStream, address: SocketAddr, router: Router, service: &Service) {
+    let mut stage = service.stage();
+    let _ = stream.set_nodelay(true);
+    let stream = Paced::new(stream, service.limits().stall);
+    let answering = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(Peer(address));
+        router.clone().call(request)
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADERS_MAX);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(KEEP_ALIVE)
+        .max_concurrent_streams(CONCURRENT_MAX);
+    let connection = builder.serve_connection(TokioIo::new(stream), answering);
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = over(&mut stage) => {
+            // The answer that is being sent is finished, and a stream has its last event; nothing more is read.
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_told_from_its_port() {
+        for (authority, host) in [
+            ("localhost:3003", "localhost"),
+            ("localhost", "localhost"),
+            ("[::1]:3003", "[::1]"),
+            ("[::1]", "[::1]"),
+            ("127.0.0.1:1", "127.0.0.1"),
+        ] {
+            assert_eq!(host_of(authority), host);
+        }
+    }
+}

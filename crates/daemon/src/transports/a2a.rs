@@ -1,0 +1,124 @@
+//! The a2a transport, made from the config.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+
+use api::Service;
+use api::a2a::{Access, Agent, AnswerKind, Provider, Rule, Server, Skill, Template};
+use regex::Regex;
+
+use crate::boot::BootError;
+use crate::config::{A2aSkill, Config, Environment, MediaType, SkillAnswer, SkillRule};
+use crate::startup::job_spec;
+
+/// Begins to serve the agent that the config describes, if it has a skill.
+///
+/// # Errors
+///
+/// If the address or the token cannot be had.
+pub(super) fn serve(
+    config: &Config,
+    environment: &Environment,
+    service: &Service,
+) -> Result<Option<Server>, BootError> {
+    let a2a = &config.a2a;
+    if !a2a.enabled || config.a2a_skills.is_empty() {
+        return Ok(None);
+    }
+    let token = a2a
+        .token()
+        .map(|source| source.read(environment))
+        .transpose()
+        .map_err(BootError::Token)?;
+    let failed = |source| BootError::A2a {
+        address: a2a.listen,
+        source,
+    };
+    let listener = TcpListener::bind(a2a.listen).map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    let public_url = match &a2a.public_url {
+        Some(url) => url.as_str().to_owned(),
+        None => format!("http://{address}"),
+    };
+    let access = Access {
+        token: token.map(|token| {
+            let check: api::a2a::TokenCheck = Arc::new(move |presented| token.matches(presented));
+            check
+        }),
+        hosts: a2a
+            .public_url
+            .iter()
+            .map(|url| url.host().to_owned())
+            .chain([address.ip().to_string()])
+            .collect(),
+    };
+    let agent = agent(config, public_url);
+    tracing::info!(%address, skills = agent.skills.len(), "serving a2a");
+    let server = api::a2a::serve(listener, access, agent, service.clone());
+    Ok(Some(server.map_err(failed)?))
+}
+
+fn agent(config: &Config, public_url: String) -> Agent {
+    let a2a = &config.a2a;
+    let modes = |modes: &[MediaType]| modes.iter().map(|mode| mode.as_str().to_owned()).collect();
+    let node = config.node.name.as_str();
+    Agent {
+        name: a2a.name.clone().unwrap_or_else(|| node.to_owned()),
+        description: a2a.description.clone(),
+        version: a2a.version.clone(),
+        public_url,
+        provider: match (&a2a.provider, &a2a.provider_url) {
+            (Some(organization), Some(url)) => Some(Provider {
+                organization: organization.clone(),
+                url: url.as_str().to_owned(),
+            }),
+            _ => None,
+        },
+        documentation_url: a2a
+            .documentation_url
+            .as_ref()
+            .map(|url| url.as_str().to_owned()),
+        icon_url: a2a.icon_url.as_ref().map(|url| url.as_str().to_owned()),
+        input_modes: modes(&a2a.input_modes),
+        output_modes: modes(&a2a.output_modes),
+        skills: config.a2a_skills.iter().map(skill).collect(),
+    }
+}
+
+fn skill(skill: &A2aSkill) -> Skill {
+    let job = job_spec(&skill.job);
+    Skill {
+        id: skill.id.clone(),
+        name: skill.name.clone(),
+        description: skill.description.clone(),
+        tags: skill.tags.clone(),
+        examples: skill.examples.clone(),
+        input_modes: skill.input_modes.clone(),
+        output_modes: skill.output_modes.clone(),
+        is_extended: skill.is_extended,
+        is_default: skill.is_default,
+        answer: match skill.answer {
+            SkillAnswer::Task => AnswerKind::Task,
+            SkillAnswer::Message => AnswerKind::Message,
+        },
+        rules: skill.rules.iter().map(rule).collect(),
+        template: Template {
+            program: job.program,
+            body: skill.job.body.clone(),
+            labels: job.labels,
+            priority: job.priority,
+        },
+    }
+}
+
+fn rule(rule: &SkillRule) -> Rule {
+    Rule {
+        metadata: rule.metadata.clone(),
+        text: rule
+            .text
+            .as_deref()
+            .map(|text| Regex::new(text).expect("the config's check has read it")),
+        message_id: rule.message_id.clone(),
+        after: rule.after.clone(),
+    }
+}
