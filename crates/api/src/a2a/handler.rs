@@ -273,12 +273,7 @@ impl Handler {
         }
         if !is_known {
             self.answer(&job, &story, &message).await?;
-        } else if let Some(open) = story
-            .open
-            .first()
-            .filter(|_| story.is_last(&message.message_id))
-        {
-            // It was kept, and the daemon ended before it was delivered.
+        } else if let Some(open) = story.undelivered(&message.message_id) {
             let answer = message::answer(&message, open.kind).map_err(invalid)?;
             self.signal(&job, &open.name, Json::of(&answer)).await?;
         }
@@ -299,7 +294,11 @@ impl Handler {
             )));
         };
         let answer = message::answer(message, open.kind).map_err(invalid)?;
-        self.signal(job, message::SIGNAL, Json::of(message)).await?;
+        let kept = message::Kept {
+            question: open.name.clone(),
+            message: message.clone(),
+        };
+        self.signal(job, message::SIGNAL, Json::of(&kept)).await?;
         self.signal(job, &open.name, Json::of(&answer)).await
     }
 

@@ -2,7 +2,7 @@
 
 use a2a_types::{Message, Part, PartContent, Role};
 use pal::QuestionKind;
-use runtime::Json;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 /// The variable in which a command finds its message.
@@ -75,9 +75,13 @@ pub(super) fn submitted(input: &Value) -> Option<Message> {
     from_input(&serde_json::from_str(variable).ok()?)
 }
 
-/// The message that came as a [`SIGNAL`].
-pub(super) fn signalled(payload: &Json) -> Option<Message> {
-    payload.read().ok()
+/// A message as a [`SIGNAL`] keeps it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Kept {
+    /// The question that it answers, by the signal that delivers the answer.
+    pub(super) question: String,
+    /// The message.
+    pub(super) message: Message,
 }
 
 /// What somebody answered by other means, as a message.

@@ -68,8 +68,8 @@ pub(super) struct Story {
     pub(super) is_stuck: bool,
     /// The job's time, for what has none of its own.
     now_ms: u64,
-    /// A message was kept whole, and the answer that it is has not been told yet.
-    is_answering: bool,
+    /// The question that a message was kept for, and the message's id, until its answer has been told.
+    answering: Option<(String, String)>,
     /// What the job came to, if it is completed.
     pub(super) output: Option<Value>,
     program: String,
@@ -119,7 +119,7 @@ impl Story {
             through: Lsn::ZERO,
             is_stuck: false,
             now_ms: view.submitted_ms,
-            is_answering: false,
+            answering: None,
             output: None,
             program: view.program.clone(),
             keeps_artifacts: true,
@@ -216,18 +216,25 @@ impl Story {
 
     fn take_signal(&mut self, lsn: Lsn, name: &str, payload: &Json) {
         if name == message::SIGNAL {
-            if let Some(mut message) = message::signalled(payload) {
+            if let Ok(message::Kept {
+                question,
+                mut message,
+            }) = payload.read()
+            {
+                self.answering = Some((question, message.message_id.clone()));
                 message.task_id = Some(self.job.to_string());
                 message.context_id = Some(self.context.clone());
                 self.history.push(message);
-                self.is_answering = true;
             }
             return;
         }
         if !self.open.iter().any(|open| open.name == name) {
             return;
         }
-        if !std::mem::take(&mut self.is_answering) {
+        let was_kept = matches!(&self.answering, Some((question, _)) if question == name);
+        if was_kept {
+            self.answering = None;
+        } else {
             let mut answered = message::answered(self.message_id(lsn), payload.value());
             answered.task_id = Some(self.job.to_string());
             answered.context_id = Some(self.context.clone());
@@ -355,11 +362,11 @@ impl Story {
             .any(|message| message.role != Role::Agent && message.message_id == message_id)
     }
 
-    /// Whether it is the last message of a client.
-    pub(super) fn is_last(&self, message_id: &str) -> bool {
-        let mut said = self.history.iter().rev();
-        said.find(|message| message.role != Role::Agent)
-            .is_some_and(|message| message.message_id == message_id)
+    /// The open question that a message was kept for whose answer was not delivered: the daemon ended in between.
+    pub(super) fn undelivered(&self, message_id: &str) -> Option<&Open> {
+        let (question, kept) = self.answering.as_ref()?;
+        let mut open = self.open.iter();
+        open.find(|open| kept == message_id && open.name == *question)
     }
 
     /// The message it began with.

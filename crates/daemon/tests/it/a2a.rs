@@ -378,10 +378,6 @@ fn every_binding_sends_streams_asks_cancels_and_lists() {
             client.error("create_task_push_notification_config", push),
             "PushNotificationNotSupportedError"
         );
-        assert_eq!(
-            client.error("get_extended_agent_card", json!({})),
-            "ExtendedAgentCardNotConfiguredError"
-        );
         let mut image = message(&id("image"), "x");
         image["message"]["parts"] = json!([{"raw": "AQ==", "mediaType": "image/png"}]);
         assert_eq!(client.error("send", image), "ContentTypeNotSupportedError");
@@ -541,6 +537,10 @@ fn what_is_no_request_is_refused_in_the_words_of_the_binding() {
         post(&address, "/message:send", &[version], &large).status,
         413
     );
+    let extended =
+        format!("GET /extendedAgentCard HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    let extended = exchange(address.parse().unwrap(), &extended);
+    assert_eq!(extended.status, 400, "{}", extended.body);
     // After all of it, it serves.
     let body = message("after-all", "hello").to_string();
     assert_eq!(
