@@ -88,7 +88,15 @@ fn the_example_file_is_valid_and_changes_nothing() {
             "node.name",
             "node.data_dir",
             "http.token_env",
-            "http.token_file"
+            "http.token_file",
+            "a2a.public_url",
+            "a2a.token_env",
+            "a2a.token_file",
+            "a2a.name",
+            "a2a.provider",
+            "a2a.provider_url",
+            "a2a.documentation_url",
+            "a2a.icon_url"
         ]
     );
 }
@@ -98,7 +106,7 @@ fn the_example_file_is_valid_with_everything_commented_in() {
     let text = fs::read_to_string(example_file()).expect("the example is there");
     let is_setting = |line: &&str| {
         line.strip_prefix("# ").is_some_and(|line| {
-            line.starts_with("[[job]]")
+            line.starts_with("[[")
                 || line
                     .split_once(" = ")
                     .is_some_and(|(key, _)| key.chars().all(|c| c.is_ascii_lowercase() || c == '_'))

@@ -363,11 +363,12 @@ fn every_binding_sends_streams_asks_cancels_and_lists() {
         );
 
         // What there is not.
-        for unknown in [
-            "0191d1f0-0000-7000-8000-000000000000",
-            "nobody",
-            "../../etc/passwd",
-        ] {
+        // A client of HTTP+JSON takes a path apart by itself, so that one never comes here.
+        let elsewhere = match binding {
+            "HTTP+JSON" => "nobody..",
+            _ => "../../etc/passwd",
+        };
+        for unknown in ["0191d1f0-0000-7000-8000-000000000000", "nobody", elsewhere] {
             assert_eq!(
                 client.error("get_task", json!({"id": unknown})),
                 "TaskNotFoundError"
