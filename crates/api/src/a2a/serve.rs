@@ -252,7 +252,7 @@ impl Site {
         let authority = request
             .uri()
             .authority()
-            .map(|authority| authority.as_str());
+            .map(axum::http::uri::Authority::as_str);
         let host = authority
             .or_else(|| in_header(header::HOST))
             .unwrap_or_default();

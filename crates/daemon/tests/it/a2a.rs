@@ -83,6 +83,10 @@ impl Client {
 
     /// Asks for something of one of its streams.
     #[track_caller]
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "requests are made in place, so that a test reads well"
+    )]
     fn on(&mut self, op: &str, stream: &str, request: Value) -> Value {
         let mut said = self.ask(&json!({"op": op, "stream": stream, "request": request}));
         assert!(said.get("error").is_none(), "{op}: {said}");
@@ -90,6 +94,10 @@ impl Client {
     }
 
     #[track_caller]
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "requests are made in place, so that a test reads well"
+    )]
     fn error(&mut self, op: &str, request: Value) -> String {
         let said = self.ask(&json!({"op": op, "request": request}));
         let kind = said["error"]["type"].as_str();
