@@ -101,6 +101,11 @@ impl Service {
         };
         let live = self.pal().subscribe(filter, StartAt::Now);
         let through = self.jobs().shown().await?;
+        // Looked at again: it may have been made durable since, and then its first events are in the log only.
+        let job = match job {
+            Some(job) => Some(self.find(&job.id.to_string()).await?),
+            None => None,
+        };
         let after = match (watch.after, &job) {
             (Some(after), _) => Lsn(after),
             (None, Some(_)) => Lsn::ZERO,

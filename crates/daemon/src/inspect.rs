@@ -184,8 +184,7 @@ impl LogView {
                     named = Some(job);
                 }
                 // People see the end of an id, since ids of one minute begin alike; programs cut the beginning.
-                let (id, part) = (job.to_string(), given.to_lowercase());
-                if part.len() >= 4 && (id.starts_with(&part) || id.ends_with(&part)) {
+                if job.is_called(given) {
                     begun.push(job);
                 }
             }

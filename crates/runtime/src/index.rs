@@ -9,6 +9,7 @@ use wal::Lsn;
 use crate::entry::{Ending, StoredSpec};
 use crate::ids::JobId;
 use crate::job::JobView;
+use crate::jobs::JobFilter;
 use crate::spec::{Fingerprint, JobState};
 
 /// A job that is over.
@@ -70,6 +71,16 @@ impl FinishedJob {
             first_lsn,
             last_lsn,
         }
+    }
+
+    /// Whether a filter is meant for it. Looked at before a view is made: there may be a hundred thousand of them.
+    pub(crate) fn matches(&self, filter: &JobFilter) -> bool {
+        let labels = &self.spec.labels;
+        let label = |wanted: &str| {
+            let found = labels.iter().find(|(label, _)| label == wanted);
+            found.map(|(_, value)| value.as_str())
+        };
+        filter.fits(self.id, self.state, self.spec.name.as_deref(), label)
     }
 
     pub(crate) fn view(&self) -> JobView {
