@@ -47,6 +47,21 @@ const FAULTS: &[Fault] = &[
         2_000,
     ),
     Fault(
+        "life-not-checked",
+        "what an earlier life left in a segment that is used again is taken for this one's",
+        500,
+    ),
+    Fault(
+        "life-repeated",
+        "a segment that is used again has the life that it had before",
+        500,
+    ),
+    Fault(
+        "released-name-unsynced",
+        "a released segment is used again before the loss of its name is durable",
+        2_000,
+    ),
+    Fault(
         "blob-sync-dropped",
         "a blob gets its name before its content is durable",
         50,

@@ -444,6 +444,10 @@ impl Worker {
                 Err(AppendError::NoSpace(reason)) => reason,
                 Err(error) => return Err(only_failure(error)),
             };
+            // Blobs have no room of their own; what was kept for a segment after the next comes after them.
+            if self.log.discard_kept().map_err(only_failure)? {
+                continue;
+            }
             if stopping {
                 return Err(StopError::NoSpace(reason));
             }
