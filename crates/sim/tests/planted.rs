@@ -39,7 +39,7 @@ const FAULTS: &[Fault] = &[
     Fault(
         "torn-tail-left",
         "recovery leaves the remains of a torn frame where they are",
-        500,
+        2_000,
     ),
     Fault(
         "released-one-too-many",
@@ -49,12 +49,12 @@ const FAULTS: &[Fault] = &[
     Fault(
         "life-not-checked",
         "what an earlier life left in a segment that is used again is taken for this one's",
-        500,
+        2_000,
     ),
     Fault(
         "life-repeated",
         "a segment that is used again has the life that it had before",
-        500,
+        2_000,
     ),
     Fault(
         "released-name-unsynced",

@@ -776,3 +776,113 @@ impl Life {
         assert_eq!(opened.records, self.history[first..last]);
     }
 }
+
+/// Segments that are larger than what is looked at behind their end.
+fn long() -> Options {
+    Options {
+        segment_bytes: 4 << 20,
+        max_frame_bytes: 3 << 20,
+        ..options()
+    }
+}
+
+/// A frame that reaches further than recovery looks is written in two steps. Wherever it is cut off, over whatever was there
+/// before, nothing of it is left to be taken for a part of the next.
+#[test]
+fn a_long_frame_is_cut_off_at_any_moment() {
+    let base = MemStorage::new(1);
+    let kept = fresh_or_reused(&base, long(), true).1;
+    let record = |byte: u8| vec![byte; 1_300_000];
+    for changes in 0..5 {
+        for seed in 0..2u64 {
+            let disk = base.fork();
+            let mut log = try_open(&disk, long()).expect("a sound log").log;
+            disk.power_off_after(changes);
+            let appended = log.append(&[&batch(&[record(1)])]);
+            assert_eq!(appended.is_ok(), changes == 4, "two writes, two syncs");
+            drop(log);
+            let mut random = seed;
+            disk.crash_with(|count| {
+                random = random
+                    .wrapping_mul(0x5851_f42d_4c95_7f2d_u64)
+                    .wrapping_add(11 + seed);
+                (random >> 33) as usize % count
+            });
+            let mut log = try_open(&disk, long())
+                .expect("a torn log is a sound log")
+                .log;
+            assert!(
+                log.next_lsn().0 - log.first_lsn().0 >= kept.len() as u64 + u64::from(changes >= 4)
+            );
+            // The next is torn as well, where that was.
+            disk.power_off_after(changes.min(3));
+            log.append(&[&batch(&[record(2)])])
+                .expect_err("the power is off");
+            drop(log);
+            disk.crash_with(|count| {
+                random = random
+                    .wrapping_mul(0x5851_f42d_4c95_7f2d_u64)
+                    .wrapping_add(17);
+                (random >> 33) as usize % count
+            });
+            let opened = try_open(&disk, long()).expect("a torn log is a sound log");
+            assert!(opened.records.starts_with(&kept));
+            drop(opened);
+            assert_eq!(
+                try_open(&disk, long()).expect("a sound log").recovered.torn,
+                None
+            );
+        }
+    }
+}
+
+/// More is gone than recovery looks at, without a trace, and what is behind it says so.
+#[test]
+fn frames_that_vanished_before_a_far_one_are_damage() {
+    let disk = MemStorage::new(1);
+    let mut log = try_open(&disk, long()).expect("a new log").log;
+    append(&mut log, &["kept"]);
+    let hole = used_bytes(&disk, &segment(1));
+    for n in 0..7u8 {
+        append(&mut log, &[vec![n; 500_000]]);
+    }
+    drop(log);
+    let mut bytes = disk.read_file(segment(1)).expect("the segment");
+    bytes[hole as usize..2_000_000].fill(0);
+    disk.write_file(segment(1), &bytes);
+    let (damage, seen) = damage(&disk, long());
+    assert_eq!((seen.len(), damage.offset), (1, hole));
+    assert!(
+        matches!(damage.what, DamageKind::Vanished { evidence } if evidence >= 2_000_000),
+        "{damage}"
+    );
+}
+
+/// Without a sync for each frame what is not durable may reach far: once a frame is durable that says so.
+#[test]
+fn what_may_reach_far_says_so_first() {
+    let never = Options {
+        sync: SyncPolicy::Never,
+        ..long()
+    };
+    for seed in 0..2u64 {
+        let disk = MemStorage::new(seed);
+        let (mut log, kept) = fresh_or_reused(&disk, never.clone(), true);
+        let durable = log.synced_lsn();
+        let syncs = log.stats().syncs;
+        for n in 0..8u8 {
+            append(&mut log, &[vec![n; 300_000]]);
+        }
+        assert_eq!(log.stats().syncs, syncs + 1, "one for all of the segment");
+        let synced = log.synced_lsn();
+        assert!(synced > durable && synced < log.next_lsn().prev());
+        drop(log);
+        disk.crash();
+        let opened = try_open(&disk, never.clone()).expect("a torn log is a sound log");
+        assert!(opened.records.starts_with(&kept));
+        assert!(opened.recovered.last_lsn >= synced);
+        drop(opened);
+        let again = try_open(&disk, never.clone()).expect("a sound log");
+        assert_eq!(again.recovered.torn, None);
+    }
+}

@@ -139,8 +139,9 @@ fn frame_end(at: usize, payload_bytes: usize) -> usize {
 /// A log whose only segment lies in the room of released ones, which was full of what is hardest to tell from frames: noise,
 /// `0xa5`, and copies of the segments before, frames and tags and all. It has one record, which is returned.
 pub fn reused(disk: &MemStorage, options: Options) -> (Log, Vec<u8>) {
+    let part = options.segment_bytes as usize / 10;
     let mut log = try_open(disk, options).expect("a new log").log;
-    let limit = log.payload_limit().min(1500);
+    let limit = log.payload_limit().min(part);
     for turn in 0usize.. {
         let before = log.stats().reused_segments;
         let active = segments(disk).pop().expect("a segment");
