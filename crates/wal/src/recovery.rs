@@ -164,7 +164,7 @@ pub(crate) fn recover<E>(
     let open = |first_lsn, is_last| {
         let segment = Segment::open(&**storage, dir, first_lsn, Access::Write)?;
         if is_last {
-            // What follows its end is a hole, which the survey of the tail is spared, unless it is in memory: see there.
+            // What follows its end is a hole, or of earlier lives: the survey of the tail is spared it, unless it is read ahead.
             segment.file.expect_random_reads();
         }
         Ok::<_, ReadError>(segment)

@@ -77,7 +77,7 @@ pub enum WriterEvent {
     /// The next segment could not be reserved, or now it could. What is left of the current segment
     /// is there in any case.
     SpaceLow(bool),
-    /// Segments were deleted, as asked for.
+    /// Segments are no part of the log any more, as asked for.
     Released(Vec<Released>),
     /// The log has failed. This is the last event.
     Failed(Failure),
