@@ -159,16 +159,25 @@ impl Slot {
         matches!(self.body, Body::Suspended(_) | Body::Running)
     }
 
-    /// Gives a body to a task that is running, and so has none.
+    /// Puts the frame of the running task back.
     #[inline(always)]
-    pub(crate) fn put(&mut self, body: Body) {
+    pub(crate) fn suspend(&mut self, frame: Frame) {
+        match &mut self.body {
+            // Assigned under the match, so that there is no look at what is to be dropped, which is nothing.
+            running @ Body::Running => *running = Body::Suspended(frame),
+            _ => panic!("only a running task is put back"),
+        }
+    }
+
+    /// Leaves the outcome of the running task in the place of its frame.
+    #[inline(always)]
+    fn end(&mut self, outcome: Outcome) {
         assert!(
             matches!(self.body, Body::Running),
-            "only a running task is put back or ended"
+            "only a running task ends"
         );
-        // There is nothing to drop in what was there, and to say so keeps two things out of the way of every poll:
-        // the code that would look, and its load of both halves of a body of which one was only just stored.
-        std::mem::forget(std::mem::replace(&mut self.body, body));
+        // There is nothing to drop in what was there, and to say so keeps the code that would look out of the way.
+        std::mem::forget(std::mem::replace(&mut self.body, Body::Ended(outcome)));
     }
 
     /// Marks the task as running and hands out its frame.
@@ -226,6 +235,8 @@ impl Tasks {
             .count()
     }
 
+    /// Adds a task, which the caller puts in the ready queue.
+    #[inline]
     pub(crate) fn insert(&mut self, birth: Birth) -> TaskId {
         let Birth {
             frame,
@@ -234,7 +245,15 @@ impl Tasks {
             parent,
             now,
         } = birth;
-        let older_sibling = *self.youngest_child_of(parent);
+        let index = if self.vacant == NONE {
+            u32::try_from(self.slots.len())
+                .ok()
+                .filter(|&index| index != NONE)
+                .expect("a free slot, because 2^32 tasks do not fit in memory")
+        } else {
+            self.vacant
+        };
+        let older_sibling = std::mem::replace(self.youngest_child_of(parent), index);
         let mut slot = Slot {
             body: Body::Suspended(frame),
             name,
@@ -247,35 +266,31 @@ impl Tasks {
             younger_sibling: NONE,
             joiner: NONE,
             priority,
-            queued: false,
+            queued: true,
             cancelled: false,
             detached: false,
         };
-        let index = self.vacant;
-        let id = if index == NONE {
-            let index = u32::try_from(self.slots.len())
-                .ok()
-                .filter(|&index| index != NONE)
-                .expect("a free slot, because 2^32 tasks do not fit in memory");
-            self.slots.push(slot);
-            TaskId::new(index, 0)
-        } else {
-            let place = &mut self.slots[index as usize];
-            let Body::Vacant { next } = place.body else {
-                unreachable!("the list of vacant slots holds vacant slots only");
-            };
-            self.vacant = next;
-            slot.generation = place.generation;
-            // A vacant slot has nothing to drop.
-            std::mem::forget(std::mem::replace(place, slot));
-            TaskId::new(index, self.slots[index as usize].generation)
+        let generation = match self.slots.get_mut(index as usize) {
+            None => {
+                self.slots.push(slot);
+                0
+            }
+            Some(place) => {
+                let Body::Vacant { next } = place.body else {
+                    unreachable!("the list of vacant slots holds vacant slots only");
+                };
+                self.vacant = next;
+                slot.generation = place.generation;
+                // A vacant slot has nothing to drop.
+                std::mem::forget(std::mem::replace(place, slot));
+                place.generation
+            }
         };
         if older_sibling != NONE {
-            self.slots[older_sibling as usize].younger_sibling = id.index;
+            self.slots[older_sibling as usize].younger_sibling = index;
         }
-        *self.youngest_child_of(parent) = id.index;
         self.alive += 1;
-        id
+        TaskId::new(index, generation)
     }
 
     /// The task of that name, unless it is gone. An ended one is there until its exit value is taken.
@@ -300,6 +315,13 @@ impl Tasks {
         self.get_mut(id).filter(|slot| slot.is_alive())
     }
 
+    /// The task in the slot, whichever it is: for the loop and the task being polled, which keep the slot from being
+    /// vacated. `None` for [`TaskId::NOBODY`]'s.
+    #[inline(always)]
+    pub(crate) fn slot_mut(&mut self, index: u32) -> Option<&mut Slot> {
+        self.slots.get_mut(index as usize)
+    }
+
     /// The task in a slot that a link points to.
     pub(crate) fn id_at(&self, index: u32) -> Option<TaskId> {
         let slot = self.slots.get(index as usize)?;
@@ -311,13 +333,14 @@ impl Tasks {
     /// # Panics
     ///
     /// If it still has children: they end first.
-    pub(crate) fn end(&mut self, id: TaskId, outcome: Outcome) {
+    #[inline]
+    pub(crate) fn end(&mut self, id: TaskId, outcome: Outcome) -> &mut Slot {
         let slot = &mut self.slots[id.index as usize];
         assert!(
             slot.youngest_child == NONE,
             "children end before their parent"
         );
-        slot.put(Body::Ended(outcome));
+        slot.end(outcome);
         let (parent, older, younger) = (slot.parent, slot.older_sibling, slot.younger_sibling);
         if older != NONE {
             self.slots[older as usize].younger_sibling = younger;
@@ -328,6 +351,7 @@ impl Tasks {
             self.slots[younger as usize].older_sibling = older;
         }
         self.alive -= 1;
+        &mut self.slots[id.index as usize]
     }
 
     /// Takes the outcome of an ended task, and its name, and vacates its slot.
