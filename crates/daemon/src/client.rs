@@ -5,7 +5,7 @@
 //! theirs: on its way to a terminal it is neutralised.
 //!
 //! - [`contexts`]: which daemon is meant.
-//! - [`jobs`] and [`node`]: the verbs.
+//! - [`jobs`], [`submit`] and [`node`]: the verbs.
 //! - [`feed`]: a stream that is taken up again when the daemon comes back; [`follow`]: a job's output by two of them.
 
 mod contexts;
@@ -13,6 +13,7 @@ mod feed;
 mod follow;
 mod jobs;
 mod node;
+mod submit;
 mod table;
 
 use std::io::{self, IsTerminal, Write};
@@ -31,25 +32,25 @@ use crate::config::{ConfigErrors, Environment};
 use crate::logging::wants_colour;
 
 /// Does what `tinkerbell job …` says, and gives the exit code.
-pub(crate) fn job(global: &GlobalArgs, environment: Environment, command: JobCommand) -> u8 {
+pub(crate) fn job(global: &GlobalArgs, environment: &Environment, command: JobCommand) -> u8 {
     ended(match command {
         JobCommand::Run(_) => unreachable!("it needs no daemon and is not brought here"),
-        command => jobs::run(global, &environment, command),
+        command => jobs::run(global, environment, command),
     })
 }
 
 /// Does what `tinkerbell node …` says, and gives the exit code.
-pub(crate) fn node(global: &GlobalArgs, environment: Environment, command: NodeCommand) -> u8 {
-    ended(node::run(global, &environment, command))
+pub(crate) fn node(global: &GlobalArgs, environment: &Environment, command: NodeCommand) -> u8 {
+    ended(node::run(global, environment, command))
 }
 
 /// Does what `tinkerbell context …` says, and gives the exit code.
 pub(crate) fn context(
     global: &GlobalArgs,
-    environment: Environment,
+    environment: &Environment,
     command: ContextCommand,
 ) -> u8 {
-    ended(contexts::run(global, &environment, command))
+    ended(contexts::run(global, environment, command))
 }
 
 fn ended(done: Result<u8, Failure>) -> u8 {

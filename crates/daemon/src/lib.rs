@@ -69,12 +69,12 @@ pub fn main(args: impl IntoIterator<Item = std::ffi::OsString>) -> u8 {
             return run_job(&cli.global, &args, environment, started);
         }
         #[cfg(feature = "ipc")]
-        Some(Command::Job(command)) => return client::job(&cli.global, environment, command),
+        Some(Command::Job(command)) => return client::job(&cli.global, &environment, command),
         #[cfg(feature = "ipc")]
-        Some(Command::Node(command)) => return client::node(&cli.global, environment, command),
+        Some(Command::Node(command)) => return client::node(&cli.global, &environment, command),
         #[cfg(feature = "ipc")]
         Some(Command::Context(command)) => {
-            return client::context(&cli.global, environment, command);
+            return client::context(&cli.global, &environment, command);
         }
         Some(Command::Config(ConfigCommand::Check { offline })) => {
             cli::check_config(&cli.global.load_options(environment, offline), out, err)

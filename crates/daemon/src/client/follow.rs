@@ -41,6 +41,8 @@ pub(super) async fn follow(session: &Session, what: &Follow) -> Result<u8, Failu
     let happens = Feed::new(session, happens, what.patience).resuming(None);
     let mut happens = happens.silent().start();
     let mut happens_more = true;
+    // How it ended is told after its last output.
+    let mut ending: Option<Event> = None;
     let mut shown = Shown::default();
     let printer = Printer::new(what.raw);
     let end = loop {
@@ -64,8 +66,14 @@ pub(super) async fn follow(session: &Session, what: &Follow) -> Result<u8, Failu
             },
             fed = happens.recv(), if happens_more => match fed.transpose()? {
                 Some(Fed::Message(message)) if message.event == "event" => {
-                    if tell(session, what, &read(&message)?) == Told::Stuck {
-                        return Ok(exit::FAILED);
+                    let event: Event = read(&message)?;
+                    match event.kind {
+                        EventKind::JobFinished { .. } => ending = Some(event),
+                        EventKind::JobStuck { .. } => {
+                            tell(session, what, &event)?;
+                            return Ok(exit::FAILED);
+                        }
+                        _ => tell(session, what, &event)?,
                     }
                 }
                 Some(Fed::Message(_) | Fed::Again) => {}
@@ -77,7 +85,7 @@ pub(super) async fn follow(session: &Session, what: &Follow) -> Result<u8, Failu
         while let Some(Ok(fed)) = happens.recv().await {
             match fed {
                 Fed::Message(message) if message.event == "event" => {
-                    tell(session, what, &read(&message)?);
+                    tell(session, what, &read(&message)?)?;
                 }
                 Fed::Message(_) | Fed::Again => {}
                 Fed::End(_) => break,
@@ -85,6 +93,9 @@ pub(super) async fn follow(session: &Session, what: &Follow) -> Result<u8, Failu
         }
         Ok::<(), Failure>(())
     };
+    if let Some(event) = ending {
+        tell(session, what, &event)?;
+    }
     if happens_more {
         // They are told for courtesy; the exit code does not wait for them for ever.
         tokio::time::timeout(LAST_WORDS_MAX, last_words)
@@ -118,14 +129,15 @@ pub(super) fn print_end(session: &Session, end: &StreamEnd) -> Result<(), Failur
     session.print_json(&tagged("end", end))
 }
 
-#[derive(PartialEq, Eq)]
-enum Told {
-    Something,
-    Stuck,
-}
-
 /// Tells people on standard error what happens beside the output.
-fn tell(session: &Session, what: &Follow, event: &Event) -> Told {
+fn tell(session: &Session, what: &Follow, event: &Event) -> Result<(), Failure> {
+    if session.json {
+        // A job that is stuck has no end that could be told.
+        return match event.kind {
+            EventKind::JobStuck { .. } => session.print_json(event),
+            _ => Ok(()),
+        };
+    }
     let is_news = match &event.kind {
         EventKind::Question { .. } | EventKind::StepRetrying { .. } | EventKind::Message { .. } => {
             event.at_ms >= what.told_from_ms
@@ -134,7 +146,7 @@ fn tell(session: &Session, what: &Follow, event: &Event) -> Told {
         EventKind::JobFinished { state, .. } => *state != pal::JobState::Completed,
         _ => false,
     };
-    if is_news && !session.json {
+    if is_news {
         let style = Style {
             without_job: true,
             ..Style::default()
@@ -146,10 +158,7 @@ fn tell(session: &Session, what: &Follow, event: &Event) -> Told {
             session.note(&how_to_answer(&what.job.to_string(), name, *kind));
         }
     }
-    match event.kind {
-        EventKind::JobStuck { .. } => Told::Stuck,
-        _ => Told::Something,
-    }
+    Ok(())
 }
 
 /// What answers a question.

@@ -1,35 +1,32 @@
-//! `tinkerbell job …`, but for `run`.
+//! `tinkerbell job …`, but for `run`, which needs no daemon, and `submit`, which has a file of its own.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, IsTerminal, Read, Write};
-use std::path::Path;
+use std::io::{self, IsTerminal, Write};
 
 use api::ipc::client::ClientError;
 use api::wire::{
     Accepted, ArtifactList, CancelMany, CancelRequest, CancelledMany, Event, Gap, JobDetails,
-    JobList, LogPiece, Logs, OpenQuestion, Problem,
+    JobList, LogPiece, Logs, OpenQuestion,
 };
 use pal::QuestionKind;
 use pal::render::{self, Style};
-use runtime::{
-    JobId, JobPriority, JobResult, JobSpec, JobState, JobView, Json, StepView, Submitted,
-};
+use runtime::{JobId, JobResult, JobState, JobView, StepView};
 use serde_json::{Value, json};
 
 use super::feed::{Fed, Feed, read};
 use super::follow::{
     Follow, Printer, as_event, follow, how_to_answer, print_end, tagged, write_text,
 };
+use super::submit::{submission, submit};
 use super::table::{Cell, Paint, Table, ago, bytes, instant, one_line, until};
-use super::{Failure, Interrupts, Route, Session, What, ask, encoded};
+use super::{Failure, Interrupts, Route, Session, ask, encoded};
 use crate::boot::unix_ms;
 use crate::cli::{
     AnswerArgs, ArtifactsArgs, CancelArgs, GlobalArgs, JobArgs, JobCommand, ListArgs, LogsArgs,
-    PriorityArg, SignalArgs, SubmitArgs, WatchArgs, exit,
+    SignalArgs, SubmitArgs, WatchArgs, exit,
 };
-use crate::config::{ConfigErrors, Environment, FILE_MAX, Format, Job};
-use crate::startup::job_spec;
+use crate::config::Environment;
 
 pub(super) fn run(
     global: &GlobalArgs,
@@ -85,116 +82,6 @@ pub(super) fn run(
 /// The path of a job, and of what belongs to it.
 fn of_job(job: &str, what: &str) -> String {
     format!("/v1/jobs/{}{what}", encoded(job))
-}
-
-// ---- submit
-
-/// What is to be submitted, and the job it was read from.
-struct Submission {
-    spec: JobSpec,
-    job: Option<Job>,
-}
-
-fn submission(args: &SubmitArgs) -> Result<Submission, Failure> {
-    let wrong = |errors| Failure::config(errors, "the job");
-    let (mut spec, job) = match args.file.as_deref() {
-        None => {
-            let input = Json::of(&json!({ "argv": args.argv }));
-            (JobSpec::new("command", input), None)
-        }
-        Some(file) => {
-            let job = if file == Path::new("-") {
-                let name = Path::new("standard input");
-                Job::parse(name, &standard_input()?, Format::Json, &args.inputs)
-            } else {
-                Job::load(file, &args.inputs)
-            };
-            let job = job.map_err(wrong)?;
-            (job_spec(&job), Some(job))
-        }
-    };
-    spec.key.clone_from(&args.key);
-    spec.name = args.name.clone().or(spec.name);
-    spec.labels.extend(args.labels.iter().cloned());
-    if let Some(priority) = args.priority {
-        spec.priority = match priority {
-            PriorityArg::Background => JobPriority::Background,
-            PriorityArg::Low => JobPriority::Low,
-            PriorityArg::Normal => JobPriority::Normal,
-            PriorityArg::High => JobPriority::High,
-        };
-    }
-    Ok(Submission { spec, job })
-}
-
-fn standard_input() -> Result<String, Failure> {
-    let mut text = String::new();
-    let wrong = |what: String| Failure::said(exit::CONFIG, format!("standard input {what}"));
-    io::stdin()
-        .lock()
-        .take(FILE_MAX.as_u64() + 1)
-        .read_to_string(&mut text)
-        .map_err(|error| wrong(format!("cannot be read: {error}")))?;
-    match text.len() as u64 > FILE_MAX.as_u64() {
-        true => Err(wrong(format!("has more than {FILE_MAX}"))),
-        false => Ok(text),
-    }
-}
-
-async fn submit(
-    session: &Session,
-    args: &SubmitArgs,
-    submission: Submission,
-) -> Result<u8, Failure> {
-    let began_ms = unix_ms();
-    let answer = session.client.post("/v1/jobs", &submission.spec).await;
-    let submitted: Submitted = answer.map_err(|error| match (&error, &submission.job) {
-        (ClientError::Refused(problem), Some(job)) => mistakes(problem, job),
-        _ => session.failed(error),
-    })?;
-    let job = submitted.job;
-    match (session.json, args.follow) {
-        (true, false) => session.print_json(&submitted)?,
-        (true, true) => session.print_json(&tagged("submitted", &submitted))?,
-        // With `--follow` standard output is the job's.
-        (false, true) => {
-            let _ = writeln!(io::stderr(), "job {job}");
-        }
-        (false, false) => writeln!(io::stdout(), "{job}")?,
-    }
-    if !submitted.is_new {
-        session.note("that job was submitted before, under the same key");
-    }
-    if !args.follow {
-        return Ok(exit::OK);
-    }
-    follow(
-        session,
-        &Follow {
-            job,
-            logs: Route::new(format!("/v1/jobs/{job}/logs")),
-            told_from_ms: if submitted.is_new { 0 } else { began_ms },
-            patience: args.follow_how.reconnect.into(),
-            raw: args.follow_how.raw,
-        },
-    )
-    .await
-}
-
-/// A refusal, with the places in the job's file that it is about.
-fn mistakes(problem: &Problem, job: &Job) -> Failure {
-    let errors = problem.errors.iter().filter_map(|error| {
-        let pointer = error.pointer.strip_prefix("/input")?;
-        Some(job.source.error(pointer, error.detail.clone()))
-    });
-    match ConfigErrors::check(errors.collect()) {
-        Ok(()) => Failure::refused(problem),
-        Err(errors) => Failure(What::Config {
-            errors,
-            what: "the job",
-            code: exit::FAILED,
-        }),
-    }
 }
 
 // ---- list and show
@@ -269,13 +156,13 @@ fn list_row(job: &JobView, now_ms: u64) -> Vec<Cell> {
         .cut(NAME_CHARS),
         Cell::or_none(step, |step| {
             let (n, of) = (step.attempt.0, step.attempts);
-            Cell::new(&format!("{n}/{of}"), json!({ "n": n, "of": of }))
+            Cell::new(&format!("{n}/{of}"), n)
         }),
         Cell::or_none(next_retry_ms(job), |at_ms| {
-            instant(until(now_ms, at_ms), at_ms)
+            instant(&until(now_ms, at_ms), at_ms)
         }),
         Cell::or_none(waits_for(job).as_deref(), Cell::text).cut(REASON_CHARS),
-        instant(ago(now_ms, job.submitted_ms), job.submitted_ms),
+        instant(&ago(now_ms, job.submitted_ms), job.submitted_ms),
         Cell::or_none(last_error(job), Cell::text).cut(REASON_CHARS),
     ]
 }
@@ -316,7 +203,9 @@ async fn list(session: &Session, args: &ListArgs) -> Result<u8, Failure> {
         left = left.saturating_sub(page.jobs.len());
         let now_ms = unix_ms();
         for job in &page.jobs {
-            table.push(list_row(job, now_ms), as_json(job));
+            let mut more = as_json(job);
+            more["attempts"] = current_step(job).map(|step| step.attempts).into();
+            table.push(list_row(job, now_ms), more);
         }
         next = page.next;
         if next.is_none() {
@@ -369,7 +258,7 @@ fn time_cell(now_ms: u64, at_ms: u64) -> Cell {
     } else {
         ago(now_ms, at_ms)
     };
-    instant(format!("{} ({distance})", runtime::rfc3339(at_ms)), at_ms)
+    instant(&format!("{} ({distance})", runtime::rfc3339(at_ms)), at_ms)
 }
 
 fn json_cell(value: &Value) -> Cell {
@@ -387,7 +276,7 @@ fn steps_table(job: &JobView, now_ms: u64) -> Table {
             Cell::text(&step.status),
             Cell::new(&format!("{n}/{of}"), n),
             Cell::or_none(step.next_attempt_ms, |at_ms| {
-                instant(until(now_ms, at_ms), at_ms)
+                instant(&until(now_ms, at_ms), at_ms)
             }),
             Cell::or_none(step.last_error.as_deref(), Cell::text),
         ];

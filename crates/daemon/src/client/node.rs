@@ -76,7 +76,7 @@ async fn show(session: &Session) -> Result<u8, Failure> {
             Cell::text(&node.commit),
             Cell::new(&node.features.join(" "), node.features.clone()),
             instant(
-                format!(
+                &format!(
                     "{} ({})",
                     runtime::rfc3339(node.started_ms),
                     ago(unix_ms(), node.started_ms)

@@ -250,8 +250,8 @@ pub(super) fn until(now_ms: u64, then_ms: u64) -> String {
 }
 
 /// A time for people and for programs.
-pub(super) fn instant(text: String, at_ms: u64) -> Cell {
-    Cell::new(&text, runtime::rfc3339(at_ms))
+pub(super) fn instant(text: &str, at_ms: u64) -> Cell {
+    Cell::new(text, runtime::rfc3339(at_ms))
 }
 
 fn roughly(ms: u64) -> String {
@@ -302,7 +302,7 @@ mod tests {
         table.push(
             vec![
                 Cell::text("x\x1b[2J\nSTATE"),
-                instant(until(1_000, 4_000), 4_000),
+                instant(&until(1_000, 4_000), 4_000),
                 Cell::text("waiting"),
             ],
             Value::Null,
