@@ -108,7 +108,12 @@ impl Feed {
                         let end: StreamEnd = read(&message)?;
                         match end.reason.as_str() {
                             "job_over" => return Ok(Fed::End(end)),
-                            "lagged" => self.lose("more came than was taken")?,
+                            "lagged" if self.resumes => {
+                                self.lose("more came than could be shown; the rest is in the log")?;
+                            }
+                            "lagged" => self.lose(
+                                "more came than could be shown; `tinkerbell job logs` has all of it once the step is over",
+                            )?,
                             _ => self.lose("the daemon is stopping")?,
                         }
                     }

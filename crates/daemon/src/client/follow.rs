@@ -64,8 +64,8 @@ pub(super) async fn follow(session: &Session, what: &Follow) -> Result<u8, Failu
                 Some(Fed::End(end)) => break end,
                 None => return Err(Failure::said(exit::INTERNAL, "the stream ended without an end")),
             },
-            fed = happens.recv(), if happens_more => match fed.transpose()? {
-                Some(Fed::Message(message)) if message.event == "event" => {
+            fed = happens.recv(), if happens_more => match fed {
+                Some(Ok(Fed::Message(message))) if message.event == "event" => {
                     let event: Event = read(&message)?;
                     match event.kind {
                         EventKind::JobFinished { .. } => ending = Some(event),
@@ -76,8 +76,9 @@ pub(super) async fn follow(session: &Session, what: &Follow) -> Result<u8, Failu
                         _ => tell(session, what, &event)?,
                     }
                 }
-                Some(Fed::Message(_) | Fed::Again) => {}
-                Some(Fed::End(_)) | None => happens_more = false,
+                Some(Ok(Fed::Message(_) | Fed::Again)) => {}
+                // A daemon that gives a client one stream and no second gives it the output all the same.
+                Some(Ok(Fed::End(_)) | Err(_)) | None => happens_more = false,
             }
         }
     };

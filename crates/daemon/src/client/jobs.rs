@@ -612,6 +612,9 @@ async fn logs(session: &Session, args: &LogsArgs) -> Result<u8, Failure> {
         session.print_json(&logs)?;
     } else {
         print_pieces(&logs.pieces, args.follow_how.raw)?;
+        if !args.follow && !job.steps.is_empty() {
+            session.note("a step is at work; --follow shows what it prints");
+        }
     }
     if args.follow {
         let why = job.error.as_deref().unwrap_or("no reason is known");
