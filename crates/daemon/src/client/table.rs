@@ -314,8 +314,8 @@ mod tests {
     fn columns_are_aligned_by_characters_and_text_is_harmless() {
         assert_eq!(
             written(&table(), false),
-            "NAME        NEXT RETRY  STATE\n\
-             grüße 世界    -           failed\n\
+            "NAME         NEXT RETRY  STATE\n\
+             grüße 世界     -           failed\n\
              x␛[2J⏎STATE  in 3s       waiting\n"
         );
         assert!(written(&table(), true).contains("-           \x1b[31mfailed\x1b[0m\n"));
