@@ -170,6 +170,12 @@ fn next_page(mut follower: Follower) -> JoinHandle<Page> {
 }
 
 impl EventStream {
+    /// After which entry the stream begins.
+    #[must_use]
+    pub fn after(&self) -> u64 {
+        self.after
+    }
+
     /// The next item; `None` after the last one. Dropping the future loses nothing.
     ///
     /// # Errors

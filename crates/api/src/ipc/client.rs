@@ -116,6 +116,7 @@ impl Client {
             body: answer.into_body(),
             read: Vec::new(),
             next: ServerEvent::default(),
+            last_id: None,
         })
     }
 
@@ -224,9 +225,16 @@ pub struct Events {
     /// What was read and is not a whole line yet.
     read: Vec<u8>,
     next: ServerEvent,
+    last_id: Option<String>,
 }
 
 impl Events {
+    /// The id of the last event that had one, or where the stream began: what to come back with.
+    #[must_use]
+    pub fn last_id(&self) -> Option<&str> {
+        self.last_id.as_deref()
+    }
+
     /// The next event; `None` where the daemon has ended the stream.
     ///
     /// # Errors
@@ -257,6 +265,9 @@ impl Events {
     fn take_line(&mut self, line: &str) -> Option<ServerEvent> {
         if line.is_empty() {
             let event = std::mem::take(&mut self.next);
+            if event.id.is_some() {
+                self.last_id.clone_from(&event.id);
+            }
             return (!event.data.is_empty()).then_some(event);
         }
         let (field, value) = line.split_once(':').unwrap_or((line, ""));

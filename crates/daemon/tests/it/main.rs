@@ -5,6 +5,8 @@
 //! HTTP, `tinkerbell log cat`. Nothing here waits by sleeping: what is waited for is a line, an end of a process, or a
 //! byte from a tool, each with a deadline.
 
+#[cfg(feature = "ipc")]
+mod client;
 mod commands;
 mod foreground;
 mod io_error;
