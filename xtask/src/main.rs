@@ -254,23 +254,27 @@ const CI_STEPS: &[Step] = &[
         "no features",
         &["build", "-p", "daemon", "--no-default-features"],
     ),
-    Step::new(
-        "feature yaml",
-        &[
-            "build",
-            "-p",
-            "daemon",
-            "--no-default-features",
-            "--features",
-            "yaml",
-        ],
-    ),
+    Step::new("feature yaml", &feature("yaml")),
+    Step::new("feature ipc", &feature("ipc")),
+    Step::new("feature grpc", &feature("grpc")),
     Step {
         name: "documentation",
         args: &["doc", "--workspace", "--no-deps", "--all-features"],
         variables: &[("RUSTDOCFLAGS", "-D warnings")],
     },
 ];
+
+/// Builds the daemon with one feature alone.
+const fn feature(name: &'static str) -> [&'static str; 6] {
+    [
+        "build",
+        "-p",
+        "daemon",
+        "--no-default-features",
+        "--features",
+        name,
+    ]
+}
 
 fn ci() -> Done {
     let root = root();
