@@ -23,36 +23,43 @@ use crate::time::Time;
 pub(crate) const NONE: u32 = u32::MAX;
 
 /// Names one task of one scheduler for ever: its slot, and how many tasks had the slot before it.
+///
+/// One number and not two, so that it is stored and loaded as one: a processor that has two halves on their way to
+/// memory and is asked for the whole waits until they have arrived. Aligned as half of it would be, for the sake of the
+/// records it is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TaskId {
-    index: u32,
-    generation: u32,
-}
+#[repr(Rust, packed(4))]
+pub struct TaskId(u64);
 
 impl TaskId {
     /// The name of no task: what a scheduler that is gone calls those it refuses.
     pub(crate) const NOBODY: Self = Self::new(NONE, NONE);
 
     pub(crate) const fn new(index: u32, generation: u32) -> Self {
-        Self { index, generation }
+        Self((generation as u64) << 32 | index as u64)
     }
 
     #[inline]
     pub(crate) const fn index(self) -> u32 {
-        self.index
+        self.0 as u32
+    }
+
+    #[inline]
+    const fn generation(self) -> u32 {
+        (self.0 >> 32) as u32
     }
 
     /// As one number, different for every task of a scheduler.
     #[must_use]
     pub const fn as_u64(self) -> u64 {
-        (self.generation as u64) << 32 | self.index as u64
+        self.0
     }
 }
 
 /// `slot.generation`, as in `12.0`.
 impl fmt::Display for TaskId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&format!("{}.{}", self.index, self.generation))
+        f.pad(&format!("{}.{}", self.index(), self.generation()))
     }
 }
 
@@ -297,16 +304,16 @@ impl Tasks {
     #[inline]
     pub(crate) fn get(&self, id: TaskId) -> Option<&Slot> {
         self.slots
-            .get(id.index as usize)
-            .filter(|slot| slot.generation == id.generation)
+            .get(id.index() as usize)
+            .filter(|slot| slot.generation == id.generation())
     }
 
     /// As [`Tasks::get`].
     #[inline]
     pub(crate) fn get_mut(&mut self, id: TaskId) -> Option<&mut Slot> {
         self.slots
-            .get_mut(id.index as usize)
-            .filter(|slot| slot.generation == id.generation)
+            .get_mut(id.index() as usize)
+            .filter(|slot| slot.generation == id.generation())
     }
 
     /// The task of that name, if it has not ended.
@@ -335,7 +342,7 @@ impl Tasks {
     /// If it still has children: they end first.
     #[inline]
     pub(crate) fn end(&mut self, id: TaskId, outcome: Outcome) -> &mut Slot {
-        let slot = &mut self.slots[id.index as usize];
+        let slot = &mut self.slots[id.index() as usize];
         assert!(
             slot.youngest_child == NONE,
             "children end before their parent"
@@ -351,7 +358,7 @@ impl Tasks {
             self.slots[younger as usize].older_sibling = older;
         }
         self.alive -= 1;
-        &mut self.slots[id.index as usize]
+        &mut self.slots[id.index() as usize]
     }
 
     /// Takes the outcome of an ended task, and its name, and vacates its slot.
@@ -359,15 +366,15 @@ impl Tasks {
     pub(crate) fn reap(&mut self, id: TaskId) -> Option<(Outcome, Name)> {
         let slot = self
             .slots
-            .get_mut(id.index as usize)
-            .filter(|slot| slot.generation == id.generation)
+            .get_mut(id.index() as usize)
+            .filter(|slot| slot.generation == id.generation())
             .filter(|slot| matches!(slot.body, Body::Ended(_)))?;
         let body = std::mem::replace(&mut slot.body, Body::Vacant { next: self.vacant });
         let name = std::mem::replace(&mut slot.name, Name::Fixed(""));
         // A slot out of generations is never put back: an id must not name a second task.
         if let Some(generation) = slot.generation.checked_add(1) {
             slot.generation = generation;
-            self.vacant = id.index;
+            self.vacant = id.index();
         }
         match body {
             Body::Ended(outcome) => Some((outcome, name)),
@@ -378,7 +385,7 @@ impl Tasks {
     /// The first task of a subtree to be dropped when all of it is, and its parent: from `id` down, always
     /// the youngest child. That is `id` itself when it has no children.
     pub(crate) fn youngest_leaf(&self, id: TaskId) -> (TaskId, Option<TaskId>) {
-        let mut index = id.index;
+        let mut index = id.index();
         loop {
             let slot = &self.slots[index as usize];
             if slot.youngest_child == NONE {
@@ -390,7 +397,7 @@ impl Tasks {
 
     #[inline]
     pub(crate) fn has_children(&self, id: TaskId) -> bool {
-        self.slots[id.index as usize].youngest_child != NONE
+        self.slots[id.index() as usize].youngest_child != NONE
     }
 
     /// The root spawned last among those alive.
@@ -459,7 +466,7 @@ mod tests {
         end(&mut tasks, first);
         tasks.reap(first);
         let second = spawn(&mut tasks, NONE);
-        assert_eq!((first.index, second.index), (0, 0));
+        assert_eq!((first.index(), second.index()), (0, 0));
         assert!(tasks.get(first).is_none() && tasks.get(second).is_some());
 
         // The last generation of a slot: it is not used again.
@@ -467,15 +474,15 @@ mod tests {
         let last = TaskId::new(0, u32::MAX);
         end(&mut tasks, last);
         tasks.reap(last);
-        assert_eq!(spawn(&mut tasks, NONE).index, 1);
+        assert_eq!(spawn(&mut tasks, NONE).index(), 1);
     }
 
     #[test]
     fn the_tree_is_walked_from_the_oldest_and_ended_from_the_youngest() {
         let mut tasks = Tasks::new();
         let root = spawn(&mut tasks, NONE);
-        let [a, b, c] = std::array::from_fn(|_| spawn(&mut tasks, root.index));
-        let grandchild = spawn(&mut tasks, c.index);
+        let [a, b, c] = std::array::from_fn(|_| spawn(&mut tasks, root.index()));
+        let grandchild = spawn(&mut tasks, c.index());
         let walked: Vec<_> = tasks.walk().map(|(id, depth, _)| (id, depth)).collect();
         assert_eq!(walked, [(root, 0), (a, 1), (b, 1), (c, 1), (grandchild, 2)]);
 
