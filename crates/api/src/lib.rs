@@ -17,8 +17,12 @@ mod instruments;
 #[cfg(feature = "ipc")]
 pub mod ipc;
 pub mod limits;
+#[cfg(feature = "_sockets")]
+mod listen;
 pub mod logs;
 pub mod node;
+#[cfg(feature = "_sockets")]
+mod paced;
 pub mod service;
 pub mod watch;
 pub mod wire;
