@@ -7,6 +7,8 @@
 
 mod commands;
 mod foreground;
+#[cfg(feature = "grpc")]
+mod grpc;
 mod io_error;
 mod kill;
 mod power;
