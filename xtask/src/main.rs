@@ -234,7 +234,9 @@ fn provide_python(wanted: &PythonPackages, tools: &Path) -> Done {
     if !is_on_path("python3") {
         return Err("there is no `python3`".to_owned());
     }
-    run(Command::new("python3").args(["-m", "venv"]).arg(&environment))?;
+    run(Command::new("python3")
+        .args(["-m", "venv"])
+        .arg(&environment))?;
     run(Command::new(environment.join("bin/pip"))
         .args(["install", "--quiet", "--disable-pip-version-check"])
         .args(wanted.packages))?;

@@ -154,7 +154,7 @@ pub async fn init(settings: Settings) -> Result<Running, BootError> {
         true => {
             let environment = &load_options.environment;
             transports::serve(&config, environment, site, &runtime, &pal, &registry).await?
-        },
+        }
         false => None,
     };
     if transports.is_some() {

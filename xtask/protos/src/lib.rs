@@ -42,8 +42,7 @@ pub fn described(root: &Path) -> io::Result<FileDescriptorSet> {
 }
 
 fn compile(root: &Path, with_comments: bool) -> io::Result<FileDescriptorSet> {
-    let mut compiler =
-        protox::Compiler::new([root.join("proto")]).map_err(|error| told(&error))?;
+    let mut compiler = protox::Compiler::new([root.join("proto")]).map_err(|error| told(&error))?;
     compiler
         .include_source_info(with_comments)
         .open_files(FILES)

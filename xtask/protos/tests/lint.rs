@@ -33,20 +33,30 @@ impl Lint<'_> {
 
     fn commented(&mut self, path: &[i32], name: &str) {
         let comment = self.comments.get(path).cloned().unwrap_or_default();
-        self.check(!comment.trim().is_empty(), || format!("`{name}` has no comment"));
+        self.check(!comment.trim().is_empty(), || {
+            format!("`{name}` has no comment")
+        });
     }
 
     fn message(&mut self, path: &[i32], message: &DescriptorProto) {
-        if message.options.as_ref().is_some_and(|options| options.map_entry()) {
+        if message
+            .options
+            .as_ref()
+            .is_some_and(prost_types::MessageOptions::map_entry)
+        {
             return;
         }
         let name = message.name();
         self.commented(path, name);
-        self.check(is_pascal(name), || format!("message `{name}` is not in PascalCase"));
+        self.check(is_pascal(name), || {
+            format!("message `{name}` is not in PascalCase")
+        });
         for (index, field) in indexed(&message.field) {
             let field_name = field.name();
             self.commented(&at(path, 2, index), &format!("{name}.{field_name}"));
-            self.check(is_snake(field_name), || format!("{name}.{field_name} is not in snake_case"));
+            self.check(is_snake(field_name), || {
+                format!("{name}.{field_name} is not in snake_case")
+            });
         }
         for (index, oneof) in indexed(&message.oneof_decl) {
             // `optional` is a oneof of one field, made up by the compiler.
@@ -67,13 +77,16 @@ impl Lint<'_> {
         let prefix = screaming(name);
         self.commented(path, name);
         let first = enumeration.value.first().expect("an enum has a value");
-        self.check(first.number() == 0 && first.name() == format!("{prefix}_UNSPECIFIED"), || {
-            format!("the zero of `{name}` is not {prefix}_UNSPECIFIED")
-        });
+        self.check(
+            first.number() == 0 && first.name() == format!("{prefix}_UNSPECIFIED"),
+            || format!("the zero of `{name}` is not {prefix}_UNSPECIFIED"),
+        );
         for (index, value) in indexed(&enumeration.value) {
             self.commented(&at(path, 2, index), value.name());
             let has_prefix = value.name().starts_with(&format!("{prefix}_"));
-            self.check(has_prefix, || format!("`{}` does not begin with {prefix}_", value.name()));
+            self.check(has_prefix, || {
+                format!("`{}` does not begin with {prefix}_", value.name())
+            });
         }
     }
 }
@@ -91,7 +104,8 @@ fn is_pascal(name: &str) -> bool {
 }
 
 fn is_snake(name: &str) -> bool {
-    name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+    name.chars()
+        .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
 }
 
 fn screaming(pascal: &str) -> String {
@@ -117,9 +131,13 @@ fn the_files_keep_the_rules() {
             comments: comments(file),
             wrong: Vec::new(),
         };
-        lint.check(file.package() == PACKAGE, || format!("its package is not {PACKAGE}"));
+        lint.check(file.package() == PACKAGE, || {
+            format!("its package is not {PACKAGE}")
+        });
         let is_at_home = file.name().starts_with("tinkerbell/v1/");
-        lint.check(is_at_home, || "it is not in the directory of its package".to_owned());
+        lint.check(is_at_home, || {
+            "it is not in the directory of its package".to_owned()
+        });
         lint.check(file.syntax() == "proto3", || "it is not proto3".to_owned());
         for (index, message) in indexed(&file.message_type) {
             lint.message(&[4, index], message);
@@ -130,7 +148,9 @@ fn the_files_keep_the_rules() {
         for (index, service) in indexed(&file.service) {
             let name = service.name();
             lint.commented(&[6, index], name);
-            lint.check(name.ends_with("Service"), || format!("`{name}` does not end in Service"));
+            lint.check(name.ends_with("Service"), || {
+                format!("`{name}` does not end in Service")
+            });
             for (method_index, method) in indexed(&service.method) {
                 seen += 1;
                 let rpc = method.name();
@@ -144,7 +164,9 @@ fn the_files_keep_the_rules() {
                         format!(".{PACKAGE}.{name}{rpc}{kind}"),
                     ];
                     let is_standard = standard.iter().any(|standard| standard == given);
-                    lint.check(is_standard, || format!("{name}.{rpc} has `{given}` for {kind}"));
+                    lint.check(is_standard, || {
+                        format!("{name}.{rpc} has `{given}` for {kind}")
+                    });
                     let is_new = used.insert(given.to_owned());
                     lint.check(is_new, || format!("`{given}` is used by two methods"));
                 }

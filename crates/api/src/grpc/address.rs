@@ -96,7 +96,12 @@ mod tests {
 
     #[test]
     fn addresses_read_as_they_are_written() {
-        for text in ["127.0.0.1:50051", "[::1]:50051", "/run/tinkerbell/grpc.sock", "vsock:1024"] {
+        for text in [
+            "127.0.0.1:50051",
+            "[::1]:50051",
+            "/run/tinkerbell/grpc.sock",
+            "vsock:1024",
+        ] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         }
         assert!(matches!("127.0.0.1:1".parse(), Ok(Address::Tcp(_))));

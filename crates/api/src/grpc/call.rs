@@ -58,22 +58,42 @@ const METHODS: [(&str, Of, &str); 21] = [
     ("/tinkerbell.v1.JobService/Get", Of::Jobs, "job.show"),
     ("/tinkerbell.v1.JobService/List", Of::Jobs, "job.list"),
     ("/tinkerbell.v1.JobService/Cancel", Of::Jobs, "job.cancel"),
-    ("/tinkerbell.v1.JobService/CancelMany", Of::Jobs, "job.cancel_many"),
+    (
+        "/tinkerbell.v1.JobService/CancelMany",
+        Of::Jobs,
+        "job.cancel_many",
+    ),
     ("/tinkerbell.v1.JobService/Signal", Of::Jobs, "job.signal"),
     ("/tinkerbell.v1.JobService/Watch", Of::Jobs, "job.watch"),
     ("/tinkerbell.v1.JobService/Logs", Of::Jobs, "job.logs"),
     ("/tinkerbell.v1.JobService/Result", Of::Jobs, "job.result"),
-    ("/tinkerbell.v1.JobService/ListArtifacts", Of::Jobs, "job.artifacts"),
-    ("/tinkerbell.v1.JobService/GetArtifact", Of::Jobs, "job.artifact"),
+    (
+        "/tinkerbell.v1.JobService/ListArtifacts",
+        Of::Jobs,
+        "job.artifacts",
+    ),
+    (
+        "/tinkerbell.v1.JobService/GetArtifact",
+        Of::Jobs,
+        "job.artifact",
+    ),
     ("/tinkerbell.v1.JobService/History", Of::Jobs, "job.history"),
     ("/tinkerbell.v1.NodeService/Get", Of::Node, "node.show"),
     ("/tinkerbell.v1.NodeService/Dump", Of::Node, "node.dump"),
     ("/tinkerbell.v1.NodeService/Reload", Of::Node, "node.reload"),
     ("/tinkerbell.v1.NodeService/Drain", Of::Node, "node.drain"),
-    ("/tinkerbell.v1.NodeService/Shutdown", Of::Node, "node.shutdown"),
+    (
+        "/tinkerbell.v1.NodeService/Shutdown",
+        Of::Node,
+        "node.shutdown",
+    ),
     ("/grpc.health.v1.Health/Check", Of::Health, "health.check"),
     ("/grpc.health.v1.Health/Watch", Of::Health, "health.watch"),
-    ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Of::Reflection, "reflection"),
+    (
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        Of::Reflection,
+        "reflection",
+    ),
     (
         "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
         Of::ReflectionAlpha,
@@ -193,7 +213,8 @@ pub(super) async fn respond(
     let path = request.uri().path();
     let found = METHODS.iter().find(|(known, ..)| *known == path);
     let method = found.map_or("unknown", |(_, _, name)| name);
-    let span = tracing::debug_span!("request", transport = TRANSPORT, method, client = %peer.client);
+    let span =
+        tracing::debug_span!("request", transport = TRANSPORT, method, client = %peer.client);
     let service = services.service.clone();
     let mut counted = Counted {
         service: &service,
@@ -202,11 +223,7 @@ pub(super) async fn respond(
         is_answered: false,
     };
     let answered = match found {
-        Some(&(_, of, _)) => {
-            answer(&services, &peer, of, request)
-                .instrument(span)
-                .await
-        }
+        Some(&(_, of, _)) => answer(&services, &peer, of, request).instrument(span).await,
         None => {
             let text = format!("there is no `{path}`; reflection says what there is");
             Err(Fault::new(FaultCode::Unsupported, text).into())
@@ -262,7 +279,8 @@ async fn answer(
         Err(fault) if of == Of::Health && fault.code == FaultCode::Unavailable => None,
         place => Some(place?),
     };
-    let deadline = deadline(request.headers())?.map(|timeout| Box::pin(tokio::time::sleep(timeout)));
+    let deadline =
+        deadline(request.headers())?.map(|timeout| Box::pin(tokio::time::sleep(timeout)));
     let Some(mut deadline) = deadline else {
         return call(services, peer.client, of, request).await;
     };
@@ -309,7 +327,9 @@ async fn read(body: Incoming, limit_bytes: usize) -> Result<Bytes, Fault> {
             FaultCode::TooLarge,
             format!("the message has more than {limit_bytes} bytes (`api.message_size`)"),
         )),
-        Ok(Err(error)) => Err(Fault::invalid(format!("the message cannot be read: {error}"))),
+        Ok(Err(error)) => Err(Fault::invalid(format!(
+            "the message cannot be read: {error}"
+        ))),
         Err(_) => Err(Fault::new(
             FaultCode::TimedOut,
             format!("the message took longer than {} s", MESSAGE_MAX.as_secs()),
@@ -331,7 +351,9 @@ fn with_our_status(response: Response<Body>) -> Response<Body> {
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+    scheme
+        .eq_ignore_ascii_case("bearer")
+        .then_some(token.trim())
 }
 
 /// How long a client waits, as it says itself: at most eight digits and a unit.
@@ -452,7 +474,10 @@ mod tests {
     fn timeouts_are_read_as_the_protocol_has_them() {
         let parsed = |text: &str| parse_timeout(&HeaderValue::from_str(text).unwrap());
         assert_eq!(parsed("5S"), Some(Duration::from_secs(5)));
-        assert_eq!(parsed("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+        assert_eq!(
+            parsed("99999999H"),
+            Some(Duration::from_secs(99_999_999 * 3600))
+        );
         assert_eq!(parsed("250m"), Some(Duration::from_millis(250)));
         assert_eq!(parsed("7u"), Some(Duration::from_micros(7)));
         for wrong in ["", "S", "5", "5s", "-5S", "123456789S", "5 S", "+5S"] {
@@ -476,7 +501,10 @@ mod tests {
         for file in described {
             for service in file.service {
                 for method in service.method {
-                    methods.push(format!("/{}.{}/{}", file.package, service.name, method.name));
+                    methods.push(format!(
+                        "/{}.{}/{}",
+                        file.package, service.name, method.name
+                    ));
                 }
             }
         }

@@ -152,12 +152,24 @@ mod tests {
         };
         let mut taken = answer("all of it");
         while taken.frame().await.is_some() {}
-        assert!(tokio::time::timeout(3 * LIMIT, calls.stuck(LIMIT)).await.is_err());
+        assert!(
+            tokio::time::timeout(3 * LIMIT, calls.stuck(LIMIT))
+                .await
+                .is_err()
+        );
         let mut stuck = answer("a part");
         stuck.frame().await.unwrap().unwrap();
-        assert!(tokio::time::timeout(3 * LIMIT, calls.stuck(LIMIT)).await.is_ok());
+        assert!(
+            tokio::time::timeout(3 * LIMIT, calls.stuck(LIMIT))
+                .await
+                .is_ok()
+        );
         drop(stuck);
-        assert!(tokio::time::timeout(3 * LIMIT, calls.stuck(LIMIT)).await.is_err());
+        assert!(
+            tokio::time::timeout(3 * LIMIT, calls.stuck(LIMIT))
+                .await
+                .is_err()
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -165,7 +177,11 @@ mod tests {
         let calls = Arc::new(Calls::default());
         calls.idle().await;
         let open = Calls::begin(&calls);
-        assert!(tokio::time::timeout(10 * IDLE_MAX, calls.idle()).await.is_err());
+        assert!(
+            tokio::time::timeout(10 * IDLE_MAX, calls.idle())
+                .await
+                .is_err()
+        );
         drop(open);
         calls.idle().await;
     }

@@ -56,7 +56,10 @@ impl JobService for Jobs {
             states: words::states(&request.states)?,
             name: request.name,
             labels: request.labels,
-            before: request.before.map(|id| words::id("/before", &id)).transpose()?,
+            before: request
+                .before
+                .map(|id| words::id("/before", &id))
+                .transpose()?,
             limit: request.limit.map(|limit| limit as usize),
         };
         let list = self.0.list(query).await?;
@@ -84,7 +87,11 @@ impl JobService for Jobs {
         request: Request<pb::CancelRequest>,
     ) -> Result<Response<pb::CancelResponse>, Status> {
         let request = request.into_inner();
-        let job = self.0.cancel(&request.job, request.reason).await?.to_string();
+        let job = self
+            .0
+            .cancel(&request.job, request.reason)
+            .await?
+            .to_string();
         Ok(Response::new(pb::CancelResponse { job }))
     }
 
@@ -102,10 +109,13 @@ impl JobService for Jobs {
             reason: request.reason,
         };
         let done = self.0.cancel_many(request).await?;
-        let failed = done.failed.into_iter().map(|failure| pb::cancel_many_response::Failure {
-            job: failure.job.to_string(),
-            error: failure.error,
-        });
+        let failed = done
+            .failed
+            .into_iter()
+            .map(|failure| pb::cancel_many_response::Failure {
+                job: failure.job.to_string(),
+                error: failure.error,
+            });
         Ok(Response::new(pb::CancelManyResponse {
             jobs: done.jobs.iter().map(ToString::to_string).collect(),
             failed: failed.collect(),
@@ -119,7 +129,11 @@ impl JobService for Jobs {
     ) -> Result<Response<pb::SignalResponse>, Status> {
         let request = request.into_inner();
         let payload = words::json("/payload_json", &request.payload_json)?;
-        let job = self.0.signal(&request.job, &request.name, payload).await?.to_string();
+        let job = self
+            .0
+            .signal(&request.job, &request.name, payload)
+            .await?
+            .to_string();
         Ok(Response::new(pb::SignalResponse { job }))
     }
 
@@ -194,7 +208,9 @@ impl JobService for Jobs {
     ) -> Result<Response<Self::GetArtifactStream>, Status> {
         let request = request.into_inner();
         let found = self.0.artifact(&request.job, &request.name).await?;
-        let mut items = vec![get_artifact_response::Item::Artifact(words::artifact(found.info))];
+        let mut items = vec![get_artifact_response::Item::Artifact(words::artifact(
+            found.info,
+        ))];
         let mut bytes = Bytes::from(found.bytes);
         while !bytes.is_empty() {
             let chunk = bytes.split_to(bytes.len().min(CHUNK_BYTES));
@@ -240,7 +256,7 @@ impl JobService for Jobs {
                     }
                     page.events.push(event);
                 }
-                Item::Gap(gap) => page.gap = Some(words::gap(gap)),
+                Item::Gap(gap) => page.gap = Some(words::gap(&gap)),
                 Item::End(_) => break,
             }
         }
@@ -254,7 +270,7 @@ impl Source for EventStream {
     async fn next(&mut self) -> Result<Option<pb::WatchResponse>, Fault> {
         let item = EventStream::next(self).await?.map(|item| match item {
             Item::Event(event) => watch_response::Item::Event(words::event(*event)),
-            Item::Gap(gap) => watch_response::Item::Gap(words::gap(gap)),
+            Item::Gap(gap) => watch_response::Item::Gap(words::gap(&gap)),
             Item::End(end) => watch_response::Item::End(words::stream_end(&end)),
         });
         Ok(item.map(|item| pb::WatchResponse { item: Some(item) }))

@@ -52,7 +52,9 @@ impl NodeService for Node {
             parts.push(dump_response::Part::Text(piece.to_owned()));
             text = rest;
         }
-        let messages = parts.into_iter().map(|part| pb::DumpResponse { part: Some(part) });
+        let messages = parts
+            .into_iter()
+            .map(|part| pb::DumpResponse { part: Some(part) });
         Ok(Response::new(all(messages.collect())))
     }
 

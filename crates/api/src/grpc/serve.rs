@@ -171,11 +171,15 @@ async fn accept_all(bound: Bound, access: Access, service: Service) {
         if !matches!(place, Some((_, false))) {
             service.instruments().refused(TRANSPORT, "too_many");
         }
-        let Some((place, is_refused)) = place else { continue };
+        let Some((place, is_refused)) = place else {
+            continue;
+        };
         if is_refused {
             peer.refused = Some(Fault::new(
                 FaultCode::Exhausted,
-                format!("there are {limit} connections, as many as there may be (`api.connections`)"),
+                format!(
+                    "there are {limit} connections, as many as there may be (`api.connections`)"
+                ),
             ));
         }
         let (service, services, access) = (service.clone(), services.clone(), Arc::clone(&access));
@@ -213,7 +217,8 @@ async fn accept(bound: &Bound, access: &Access) -> io::Result<(Accepted, Peer)> 
     match bound {
         Bound::Tcp(listener) => {
             let (stream, address) = listener.accept().await?;
-            stream.set_nodelay(true)?;
+            // It fails if the other side is gone already, which shows soon enough.
+            let _ = stream.set_nodelay(true);
             let peer = Peer {
                 client: ClientId::Address(address.ip()),
                 refused: None,
@@ -226,8 +231,7 @@ async fn accept(bound: &Bound, access: &Access) -> io::Result<(Accepted, Peer)> 
             let credentials = stream.peer_cred()?;
             let uid = credentials.uid();
             let refused = (!access.admits(uid)).then(|| {
-                let text =
-                    format!("user {uid} may not speak to this daemon (`grpc.allowed_uids`)");
+                let text = format!("user {uid} may not speak to this daemon (`grpc.allowed_uids`)");
                 Fault::new(FaultCode::Denied, text)
             });
             let peer = Peer {
@@ -327,4 +331,3 @@ async fn connection(
         tracing::debug!(%error, "a connection ended early");
     }
 }
-

@@ -49,13 +49,23 @@ impl From<Fault> for Status {
         if fault.retry_after.is_some() {
             details.set_retry_info(fault.retry_after);
         }
-        with_reason(code(fault.code), fault.code.as_str(), &fault.message, details)
+        with_reason(
+            code(fault.code),
+            fault.code.as_str(),
+            &fault.message,
+            details,
+        )
     }
 }
 
 /// Somebody who did not say who it is, where that is asked for.
 pub(super) fn unauthenticated(message: &str) -> Status {
-    with_reason(Code::Unauthenticated, UNAUTHENTICATED, message, ErrorDetails::new())
+    with_reason(
+        Code::Unauthenticated,
+        UNAUTHENTICATED,
+        message,
+        ErrorDetails::new(),
+    )
 }
 
 fn with_reason(code: Code, reason: &'static str, text: &str, mut details: ErrorDetails) -> Status {
@@ -95,7 +105,10 @@ fn violation(violation: &Violation) -> FieldViolation {
             (path, violation.message.clone())
         }
     };
-    FieldViolation::new(cut(&field, FIELD_MAX_BYTES), cut(&description, DESCRIPTION_MAX_BYTES))
+    FieldViolation::new(
+        cut(&field, FIELD_MAX_BYTES),
+        cut(&description, DESCRIPTION_MAX_BYTES),
+    )
 }
 
 fn cut(text: &str, limit: usize) -> String {
@@ -116,7 +129,10 @@ mod tests {
         assert_eq!(status.code(), Code::InvalidArgument);
         let details = status.get_error_details();
         let info = details.error_info().unwrap();
-        assert_eq!((info.reason.as_str(), info.domain.as_str()), ("invalid", DOMAIN));
+        assert_eq!(
+            (info.reason.as_str(), info.domain.as_str()),
+            ("invalid", DOMAIN)
+        );
         let violations = &details.bad_request().unwrap().field_violations;
         assert_eq!(violations[0].field, "spec.input_json");
         assert_eq!(violations[0].description, "/steps/0/run: is no text");

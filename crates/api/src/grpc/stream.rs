@@ -82,13 +82,17 @@ impl<M> Stream for Sent<M> {
 fn too_slow(stall: Duration) -> Fault {
     Fault::new(
         FaultCode::Exhausted,
-        format!("nothing of the stream was taken for {stall:?} (`api.stall`); come back after the last event you have"),
+        format!(
+            "nothing of the stream was taken for {stall:?} (`api.stall`); come back after the last event you have"
+        ),
     )
 }
 
 /// Messages that are all there.
 pub(super) fn all<M: Send + 'static>(messages: Vec<M>) -> BoxStream<M> {
-    Box::pin(tonic::codegen::tokio_stream::iter(messages.into_iter().map(Ok)))
+    Box::pin(tonic::codegen::tokio_stream::iter(
+        messages.into_iter().map(Ok),
+    ))
 }
 
 #[cfg(test)]

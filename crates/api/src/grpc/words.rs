@@ -8,9 +8,7 @@ use serde_json::Value;
 
 use super::pb::{self, event, job_result, part};
 use crate::fault::Fault;
-use crate::wire::{
-    ArtifactInfo, Event, Gap, JobDetails, LogPiece, Node, OpenQuestion, StreamEnd,
-};
+use crate::wire::{ArtifactInfo, Event, Gap, JobDetails, LogPiece, Node, OpenQuestion, StreamEnd};
 
 pub(super) fn json(pointer: &str, text: &str) -> Result<Json, Fault> {
     if text.is_empty() {
@@ -49,7 +47,10 @@ pub(super) fn output_stream(given: i32) -> Result<Option<pal::Stream>, Fault> {
         Ok(pb::OutputStream::Unspecified) => Ok(None),
         Ok(pb::OutputStream::Stdout) => Ok(Some(pal::Stream::Stdout)),
         Ok(pb::OutputStream::Stderr) => Ok(Some(pal::Stream::Stderr)),
-        Err(_) => Err(Fault::invalid_at("/stream", format!("{given} is no stream of output"))),
+        Err(_) => Err(Fault::invalid_at(
+            "/stream",
+            format!("{given} is no stream of output"),
+        )),
     }
 }
 
@@ -208,7 +209,7 @@ pub(super) fn log_piece(piece: LogPiece) -> pb::LogPiece {
     }
 }
 
-pub(super) fn gap(gap: Gap) -> pb::Gap {
+pub(super) fn gap(gap: &Gap) -> pb::Gap {
     pb::Gap { oldest: gap.oldest }
 }
 

@@ -126,7 +126,9 @@ pub(crate) fn references(
     ];
     for (source, [by_env, by_file]) in tokens {
         let Some(source) = source else { continue };
-        let Err(reason) = source.read(environment) else { continue };
+        let Err(reason) = source.read(environment) else {
+            continue;
+        };
         let key = match source {
             SecretSource::Env(_) => by_env,
             SecretSource::File(_) => by_file,

@@ -134,7 +134,9 @@ impl Field for ListenAddress {
             };
         }
         if text.contains("://") {
-            return Err(Mismatch::with_help("write the path alone, without a scheme"));
+            return Err(Mismatch::with_help(
+                "write the path alone, without a scheme",
+            ));
         }
         if text.len() > Self::PATH_MAX_BYTES {
             return Err(Mismatch::with_help(format!(
@@ -174,7 +176,8 @@ impl fmt::Display for GrpcAddress {
 
 impl Field for GrpcAddress {
     fn expected() -> String {
-        "an address and port such as `127.0.0.1:50051`, the path of a Unix socket, or `vsock:PORT`".to_owned()
+        "an address and port such as `127.0.0.1:50051`, the path of a Unix socket, or `vsock:PORT`"
+            .to_owned()
     }
 
     fn read(raw: Raw<'_>) -> Result<Self, Mismatch> {

@@ -38,10 +38,14 @@ pub async fn serve(
     _: &Registry,
 ) -> Result<Option<Transports>, BootError> {
     if !config.ipc.listen.is_empty() {
-        tracing::warn!("`ipc.listen` is set, but this build has no feature `ipc`: nothing listens there");
+        tracing::warn!(
+            "`ipc.listen` is set, but this build has no feature `ipc`: nothing listens there"
+        );
     }
     if !config.grpc.listen.is_empty() {
-        tracing::warn!("`grpc.listen` is set, but this build has no feature `grpc`: nothing listens there");
+        tracing::warn!(
+            "`grpc.listen` is set, but this build has no feature `grpc`: nothing listens there"
+        );
     }
     Ok(None)
 }

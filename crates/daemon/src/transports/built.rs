@@ -88,11 +88,15 @@ pub async fn serve(
     });
     #[cfg(not(feature = "ipc"))]
     if !config.ipc.listen.is_empty() {
-        tracing::warn!("`ipc.listen` is set, but this build has no feature `ipc`: nothing listens there");
+        tracing::warn!(
+            "`ipc.listen` is set, but this build has no feature `ipc`: nothing listens there"
+        );
     }
     #[cfg(not(feature = "grpc"))]
     if !config.grpc.listen.is_empty() {
-        tracing::warn!("`grpc.listen` is set, but this build has no feature `grpc`: nothing listens there");
+        tracing::warn!(
+            "`grpc.listen` is set, but this build has no feature `grpc`: nothing listens there"
+        );
     }
     #[cfg(not(feature = "grpc"))]
     let _ = environment;

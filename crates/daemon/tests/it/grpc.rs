@@ -26,7 +26,10 @@ fn address(daemon: &Daemon) -> String {
         .stderr
         .wait_for(0, "its address", |line| line.contains("serving grpc"));
     let line: serde_json::Value = serde_json::from_str(&line).expect("log lines are JSON");
-    line["address"].as_str().expect("the line holds an address").to_owned()
+    line["address"]
+        .as_str()
+        .expect("the line holds an address")
+        .to_owned()
 }
 
 /// A client at work; killed when it is dropped.
@@ -75,7 +78,11 @@ impl Client {
     fn ends_well(mut self) -> Vec<String> {
         let said = self.stdout.all();
         let status = self.child.wait().expect("a child can be waited for");
-        assert!(status.success(), "{said:?}\n{}", self.stderr.all().join("\n"));
+        assert!(
+            status.success(),
+            "{said:?}\n{}",
+            self.stderr.all().join("\n")
+        );
         said
     }
 }
@@ -114,7 +121,9 @@ fn run(python: &PathBuf, target: &str, options: &[&str], scenario: &str) {
 #[test]
 fn everything_that_can_be_done_with_jobs_is_done_by_grpcio() {
     let test = "everything_that_can_be_done_with_jobs_is_done_by_grpcio";
-    let Some((_node, daemon, python)) = serving(test, LOOPBACK) else { return };
+    let Some((_node, daemon, python)) = serving(test, LOOPBACK) else {
+        return;
+    };
     run(&python, &address(&daemon), &[], "jobs");
     let metrics = daemon.get("/metrics").body;
     for line in [
@@ -131,7 +140,9 @@ fn everything_that_can_be_done_with_jobs_is_done_by_grpcio() {
 fn what_is_refused_has_a_code_a_text_and_details() {
     let test = "what_is_refused_has_a_code_a_text_and_details";
     let config = format!("{LOOPBACK}[api]\nmessage_size = \"4KiB\"\nstreams = 4\n");
-    let Some((_node, daemon, python)) = serving(test, &config) else { return };
+    let Some((_node, daemon, python)) = serving(test, &config) else {
+        return;
+    };
     run(&python, &address(&daemon), &[], "refusals");
 }
 
@@ -139,7 +150,9 @@ fn what_is_refused_has_a_code_a_text_and_details() {
 fn a_unix_socket_serves_its_owner() {
     let test = "a_unix_socket_serves_its_owner";
     let config = "[grpc]\nlisten = [\"sockets/grpc.sock\"]\n";
-    let Some((node, daemon, python)) = serving(test, config) else { return };
+    let Some((node, daemon, python)) = serving(test, config) else {
+        return;
+    };
     let socket = node.place.path("sockets/grpc.sock");
     run(&python, &format!("unix:{}", socket.display()), &[], "here");
     daemon.signal(Signal::TERM);
@@ -156,9 +169,13 @@ const ASKS: &str = r#"{"steps":[
 #[test]
 fn a_watch_that_resumes_after_a_kill_misses_nothing_and_tells_nothing_twice() {
     let test = "a_watch_that_resumes_after_a_kill_misses_nothing_and_tells_nothing_twice";
-    let Some((node, daemon, python)) = serving(test, LOOPBACK) else { return };
+    let Some((node, daemon, python)) = serving(test, LOOPBACK) else {
+        return;
+    };
     let target = address(&daemon);
-    let job = Client::start(&python, &target, &[], &["submit", ASKS]).ends_well().remove(0);
+    let job = Client::start(&python, &target, &[], &["submit", ASKS])
+        .ends_well()
+        .remove(0);
     let mut watching = Client::start(&python, &target, &[], &["watch", &job, "0"]);
     let mut told = Vec::new();
     loop {
@@ -176,7 +193,10 @@ fn a_watch_that_resumes_after_a_kill_misses_nothing_and_tells_nothing_twice() {
 
     let daemon = node.start();
     let target = address(&daemon);
-    let last = told.last().and_then(|line| line.split(' ').next()).expect("it told something");
+    let last = told
+        .last()
+        .and_then(|line| line.split(' ').next())
+        .expect("it told something");
     let mut watching = Client::start(&python, &target, &[], &["watch", &job, last]);
     Client::start(&python, &target, &[], &["signal", &job, "may"]).ends_well();
     loop {
@@ -191,7 +211,9 @@ fn a_watch_that_resumes_after_a_kill_misses_nothing_and_tells_nothing_twice() {
     let mut whole = Client::start(&python, &target, &[], &["watch", &job, "0"]).ends_well();
     whole.pop();
     let numbers = |lines: &[String]| -> Vec<String> {
-        let lines = lines.iter().filter(|line| !line.ends_with(" job_recovered"));
+        let lines = lines
+            .iter()
+            .filter(|line| !line.ends_with(" job_recovered"));
         lines.cloned().collect()
     };
     assert_eq!(numbers(&told), numbers(&whole));
@@ -201,7 +223,9 @@ fn a_watch_that_resumes_after_a_kill_misses_nothing_and_tells_nothing_twice() {
 fn open_streams_end_with_the_daemon_and_hold_nothing_up() {
     let test = "open_streams_end_with_the_daemon_and_hold_nothing_up";
     let config = format!("{LOOPBACK}[shutdown]\ngrace = \"60s\"\n");
-    let Some((node, mut daemon, python)) = serving(test, &config) else { return };
+    let Some((node, mut daemon, python)) = serving(test, &config) else {
+        return;
+    };
     let mut go = node.place.barrier("go");
     let mut client = Client::start(&python, &address(&daemon), &[], &["shutdown"]);
     assert_eq!(client.says(), "open");
@@ -232,7 +256,9 @@ fn a_client_that_is_gone_without_a_word_holds_no_shutdown_up() {
 #[test]
 fn drain_and_shutdown_are_asked_for() {
     let test = "drain_and_shutdown_are_asked_for";
-    let Some((_node, daemon, python)) = serving(test, LOOPBACK) else { return };
+    let Some((_node, daemon, python)) = serving(test, LOOPBACK) else {
+        return;
+    };
     run(&python, &address(&daemon), &[], "node_shutdown");
     daemon.ended().with(0);
 }
@@ -241,7 +267,9 @@ fn drain_and_shutdown_are_asked_for() {
 fn beyond_the_last_connection_a_client_is_told_so() {
     let test = "beyond_the_last_connection_a_client_is_told_so";
     let config = format!("{LOOPBACK}[api]\nconnections = 1\n");
-    let Some((_node, daemon, python)) = serving(test, &config) else { return };
+    let Some((_node, daemon, python)) = serving(test, &config) else {
+        return;
+    };
     run(&python, &address(&daemon), &[], "full");
 }
 
@@ -275,7 +303,14 @@ fn openssl(node: &Node, args: &[&str]) -> Result<(), String> {
 /// An authority, and a certificate of it for `name`.
 fn certificate(node: &Node, authority: &str, name: &str) -> Result<(), String> {
     let ca = (format!("{authority}.crt"), format!("{authority}.key"));
-    const NEW: [&str; 6] = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days"];
+    const NEW: [&str; 6] = [
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-days",
+    ];
     if !node.place.path(&ca.0).exists() {
         let subject = format!("/CN={authority}");
         let mut args = vec!["req", "-x509"];
@@ -283,11 +318,20 @@ fn certificate(node: &Node, authority: &str, name: &str) -> Result<(), String> {
         args.extend(["2", "-keyout", &ca.1, "-out", &ca.0, "-subj", &subject]);
         openssl(node, &args)?;
     }
-    let (subject, key, crt) = (format!("/CN={name}"), format!("{name}.key"), format!("{name}.crt"));
+    let (subject, key, crt) = (
+        format!("/CN={name}"),
+        format!("{name}.key"),
+        format!("{name}.crt"),
+    );
     let mut args = vec!["req", "-x509", "-CA", &ca.0, "-CAkey", &ca.1];
     args.extend(NEW);
     args.extend(["1", "-keyout", &key, "-out", &crt, "-subj", &subject]);
-    args.extend(["-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE"]);
+    args.extend([
+        "-addext",
+        "subjectAltName=IP:127.0.0.1",
+        "-addext",
+        "basicConstraints=critical,CA:FALSE",
+    ]);
     openssl(node, &args)
 }
 
@@ -298,7 +342,8 @@ fn tls_shows_who_serves_and_asks_who_calls() {
         Ok(python) => python,
         Err(reason) => return skip(test, &reason),
     };
-    let with_tls = format!("{LOOPBACK}tls_cert_file = \"server.crt\"\ntls_key_file = \"server.key\"\n");
+    let with_tls =
+        format!("{LOOPBACK}tls_cert_file = \"server.crt\"\ntls_key_file = \"server.key\"\n");
     let node = Node::new(&with_tls);
     let made = ["server", "client"].map(|name| certificate(&node, "ca", name));
     if let Some(reason) = made.into_iter().find_map(Result::err) {
@@ -309,7 +354,14 @@ fn tls_shows_who_serves_and_asks_who_calls() {
     let (ca, other_ca) = (file("ca.crt"), file("other-ca.crt"));
     let identity = |name: &str| {
         let (crt, key) = (file(&format!("{name}.crt")), file(&format!("{name}.key")));
-        ["--ca".to_owned(), ca.clone(), "--cert".to_owned(), crt, "--key".to_owned(), key]
+        [
+            "--ca".to_owned(),
+            ca.clone(),
+            "--cert".to_owned(),
+            crt,
+            "--key".to_owned(),
+            key,
+        ]
     };
 
     let daemon = node.start();
@@ -324,8 +376,18 @@ fn tls_shows_who_serves_and_asks_who_calls() {
     let daemon = node.start();
     let target = address(&daemon);
     let [client, stranger] = ["client", "stranger"].map(identity);
-    run(&python, &target, &client.each_ref().map(String::as_str), "here");
-    run(&python, &target, &stranger.each_ref().map(String::as_str), "turned_away");
+    run(
+        &python,
+        &target,
+        &client.each_ref().map(String::as_str),
+        "here",
+    );
+    run(
+        &python,
+        &target,
+        &stranger.each_ref().map(String::as_str),
+        "turned_away",
+    );
     run(&python, &target, &["--ca", &ca], "turned_away");
 }
 
@@ -333,13 +395,25 @@ fn tls_shows_who_serves_and_asks_who_calls() {
 fn a_port_for_other_machines_takes_a_token_or_their_certificates() {
     let node = Node::new("[grpc]\nlisten = [\"0.0.0.0:50051\"]\n");
     let refused = node.run(&["config", "check"]).with(78);
-    assert!(refused.stderr.contains("grpc.tls_client_ca_file"), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("grpc.tls_client_ca_file"),
+        "{}",
+        refused.stderr
+    );
     node.configure("[grpc]\ntls_cert_file = \"a\"\n");
     let refused = node.run(&["config", "check"]).with(78);
-    assert!(refused.stderr.contains("`grpc.tls_key_file`"), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("`grpc.tls_key_file`"),
+        "{}",
+        refused.stderr
+    );
     node.configure("[grpc]\nlisten = [\"localhost:50051\"]\n");
     let refused = node.run(&["config", "check"]).with(78);
-    assert!(refused.stderr.contains("127.0.0.1:50051"), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("127.0.0.1:50051"),
+        "{}",
+        refused.stderr
+    );
     node.place.write("a", "not PEM");
     node.configure("[grpc]\ntls_cert_file = \"a\"\ntls_key_file = \"a\"\n");
     let refused = node.run(&["config", "check"]).with(78);
@@ -352,7 +426,11 @@ fn a_port_in_use_ends_the_boot_and_names_the_key() {
     let address = taken.local_addr().expect("it is bound");
     let node = Node::new(&format!("[grpc]\nlisten = [\"{address}\"]\n"));
     let ended = node.spawn().ended().with(78);
-    assert!(ended.stderr.contains("cannot serve grpc"), "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("cannot serve grpc"),
+        "{}",
+        ended.stderr
+    );
     assert!(ended.stderr.contains("`grpc.listen`"), "{}", ended.stderr);
     let holder = format!("pid {}", std::process::id());
     assert!(ended.stderr.contains(&holder), "{}", ended.stderr);
@@ -412,7 +490,9 @@ fn a_client_that_takes_no_answer_is_cut_off() {
         frame(5, DATA, END_STREAM, 1, &[0; 5]),
     ];
     let mut stream = TcpStream::connect(address).expect("it listens");
-    stream.set_read_timeout(Some(PATIENCE)).expect("it can be set");
+    stream
+        .set_read_timeout(Some(PATIENCE))
+        .expect("it can be set");
     stream.write_all(&bytes.concat()).expect("it is taken");
     // Its end comes from the server, since this side holds the connection open.
     if let Err(error) = stream.read_to_end(&mut Vec::new()) {
@@ -423,7 +503,9 @@ fn a_client_that_takes_no_answer_is_cut_off() {
 #[test]
 fn whatever_bytes_come_the_daemon_serves_on() {
     let test = "whatever_bytes_come_the_daemon_serves_on";
-    let Some((_node, daemon, python)) = serving(test, LOOPBACK) else { return };
+    let Some((_node, daemon, python)) = serving(test, LOOPBACK) else {
+        return;
+    };
     let address: SocketAddr = address(&daemon).parse().expect("it is one of TCP");
     let get = headers("/tinkerbell.v1.JobService/Get", "application/grpc");
     let length = u32::try_from(get.len()).expect("it is short");
@@ -438,21 +520,59 @@ fn whatever_bytes_come_the_daemon_serves_on() {
     let bad: Vec<(&str, Vec<u8>)> = vec![
         ("nothing", Vec::new()),
         ("HTTP/1.1", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec()),
-        ("noise", (0..4096).map(|n: u32| u8::try_from(n * 37 % 251).unwrap_or(0)).collect()),
+        (
+            "noise",
+            (0..4096)
+                .map(|n: u32| u8::try_from(n * 37 % 251).unwrap_or(0))
+                .collect(),
+        ),
         ("half a preface", PREFACE[..10].to_vec()),
-        ("a frame cut off", preface(frame(100, HEADERS, END_HEADERS, 1, &get[..20]))),
-        ("a frame too large", preface(frame(0x00ff_ffff, DATA, 0, 1, b"x"))),
-        ("no header block", preface(frame(4, HEADERS, END_HEADERS, 1, b"\xff\xff\xff\xff"))),
-        ("a message cut off", preface(with_data(b"\0\0\0\0\x64\x0a\x02ab"))),
-        ("a giant's length", preface(with_data(b"\0\xff\xff\xff\xff\x0a"))),
+        (
+            "a frame cut off",
+            preface(frame(100, HEADERS, END_HEADERS, 1, &get[..20])),
+        ),
+        (
+            "a frame too large",
+            preface(frame(0x00ff_ffff, DATA, 0, 1, b"x")),
+        ),
+        (
+            "no header block",
+            preface(frame(4, HEADERS, END_HEADERS, 1, b"\xff\xff\xff\xff")),
+        ),
+        (
+            "a message cut off",
+            preface(with_data(b"\0\0\0\0\x64\x0a\x02ab")),
+        ),
+        (
+            "a giant's length",
+            preface(with_data(b"\0\xff\xff\xff\xff\x0a")),
+        ),
         ("no prefix", preface(with_data(b"\0\0"))),
-        ("no flag of compression", preface(with_data(b"\x07\0\0\0\0"))),
-        ("a web page's form", preface(frame(form_length, HEADERS, END_HEADERS | END_STREAM, 1, &form))),
-        ("stream 0", preface(frame(length, HEADERS, END_HEADERS, 0, &get))),
+        (
+            "no flag of compression",
+            preface(with_data(b"\x07\0\0\0\0")),
+        ),
+        (
+            "a web page's form",
+            preface(frame(
+                form_length,
+                HEADERS,
+                END_HEADERS | END_STREAM,
+                1,
+                &form,
+            )),
+        ),
+        (
+            "stream 0",
+            preface(frame(length, HEADERS, END_HEADERS, 0, &get)),
+        ),
     ];
     for (what, bytes) in bad {
-        let mut stream = TcpStream::connect(address).unwrap_or_else(|error| panic!("{what}: {error}"));
-        stream.set_read_timeout(Some(PATIENCE)).expect("it can be set");
+        let mut stream =
+            TcpStream::connect(address).unwrap_or_else(|error| panic!("{what}: {error}"));
+        stream
+            .set_read_timeout(Some(PATIENCE))
+            .expect("it can be set");
         // The server may have hung up before the last byte.
         let _ = stream.write_all(&bytes);
         let _ = stream.shutdown(std::net::Shutdown::Write);
@@ -466,7 +586,9 @@ fn whatever_bytes_come_the_daemon_serves_on() {
     let _slow: Vec<TcpStream> = (0..64)
         .map(|_| {
             let mut stream = TcpStream::connect(address).expect("it listens");
-            stream.write_all(&preface(call.clone())).expect("it is taken");
+            stream
+                .write_all(&preface(call.clone()))
+                .expect("it is taken");
             stream
         })
         .collect();
