@@ -22,6 +22,7 @@ cargo xtask COMMAND
   bench         the figures of benches/README.md, in one run
   fuzz [TARGET] [SECONDS]
                 the fuzz targets, or one of them, for half an hour each or as long as said (docs/fuzzing.md)
+  proto         the Rust code of proto/, written anew
   sanitize      the tests of everything with threads or `unsafe`, under the address sanitizer and the thread sanitizer
 ";
 
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         Some("shuttle") => shuttle(),
         Some("bench") => bench(),
         Some("fuzz") => fuzz(args.next().as_deref(), args.next().as_deref()),
+        Some("proto") => proto(),
         Some("sanitize") => sanitize(),
         _ => Err(USAGE.to_owned()),
     };
@@ -67,7 +69,32 @@ const TOOLS: &[Tool] = &[
         package: "curl",
         purpose: "the probes with a client that is not ours",
     },
+    Tool {
+        program: "openssl",
+        package: "openssl",
+        purpose: "TLS with certificates that are made for the test",
+    },
 ];
+
+/// Packages of Python that a test needs, in an environment of their own below `target/tools`.
+struct PythonPackages {
+    environment: &'static str,
+    packages: &'static [&'static str],
+    /// What is not tested without them.
+    purpose: &'static str,
+}
+
+const PYTHON: &[PythonPackages] = &[PythonPackages {
+    environment: "python-grpc",
+    packages: &[
+        "grpcio==1.85.3",
+        "grpcio-health-checking==1.85.1",
+        "grpcio-reflection==1.85.1",
+        "grpcio-status==1.85.3",
+        "protobuf==7.36.2",
+    ],
+    purpose: "gRPC with clients that are not ours",
+}];
 
 fn test(args: &[String]) -> Done {
     let root = root();
@@ -82,6 +109,14 @@ fn test(args: &[String]) -> Done {
             missing.push(format!(
                 "{} (Debian package `{}`): {why}; not tested: {}",
                 tool.program, tool.package, tool.purpose
+            ));
+        }
+    }
+    for wanted in PYTHON {
+        if let Err(why) = provide_python(wanted, &tools) {
+            missing.push(format!(
+                "packages of Python for {}: {why}; not tested: {}",
+                wanted.environment, wanted.purpose
             ));
         }
     }
@@ -141,6 +176,13 @@ fn sim(args: &mut dyn Iterator<Item = String>) -> Done {
         .current_dir(root()))
 }
 
+/// The generated code of the `grpc` transport, from `proto/`.
+fn proto() -> Done {
+    run(Command::new(cargo())
+        .args(["run", "--quiet", "--package", "protos"])
+        .current_dir(root()))
+}
+
 /// Makes sure that a program can be found: on the machine, or unpacked from its package below `tools`.
 fn provide(tool: &Tool, tools: &Path) -> Done {
     let bin = tools.join("bin");
@@ -179,6 +221,26 @@ fn provide(tool: &Tool, tools: &Path) -> Done {
     }
     fs::create_dir_all(&bin).map_err(|error| error.to_string())?;
     std::os::unix::fs::symlink(&program, bin.join(tool.program)).map_err(|error| error.to_string())
+}
+
+/// Makes sure that an environment of Python has its packages. It is whole when the list of them is beside it.
+fn provide_python(wanted: &PythonPackages, tools: &Path) -> Done {
+    let environment = tools.join(wanted.environment);
+    let list = environment.join("packages.txt");
+    let packages = wanted.packages.join("\n");
+    if fs::read_to_string(&list).is_ok_and(|there| there == packages) {
+        return Ok(());
+    }
+    if !is_on_path("python3") {
+        return Err("there is no `python3`".to_owned());
+    }
+    run(Command::new("python3")
+        .args(["-m", "venv"])
+        .arg(&environment))?;
+    run(Command::new(environment.join("bin/pip"))
+        .args(["install", "--quiet", "--disable-pip-version-check"])
+        .args(wanted.packages))?;
+    fs::write(&list, packages).map_err(|error| error.to_string())
 }
 
 /// One thing that must pass: a `cargo` command line and the variables it runs with.

@@ -11,12 +11,10 @@
 mod answer;
 mod body;
 pub mod client;
-mod listen;
-mod paced;
 mod query;
 mod routes;
 mod serve;
 
-pub use listen::{Address, BindError, Bound, ParseAddressError, bind};
+pub use crate::listen::{Address, BindError, Bound, ParseAddressError, bind};
 pub use routes::{OPENAPI, operations};
 pub use serve::{Access, Server, serve};

@@ -7,18 +7,25 @@
 //! - [`watch`] and [`logs`]: what happened since, from the log, and what happens now, without a gap between the two.
 //! - [`limits`]: how much clients may ask at once; [`fault`]: every refusal, with what it means and how to mend it.
 //! - [`node`]: what is asked of the process as a whole, which is the daemon's to do.
+//! - `grpc` (feature `grpc`): gRPC over TCP, TLS, a Unix domain socket or vsock.
 //! - `ipc` (feature `ipc`): HTTP/1.1 and JSON over a Unix domain socket or vsock, and its client.
 //!
 //! This crate knows nothing of how a job runs.
 
 pub mod artifacts;
 pub mod fault;
+#[cfg(feature = "grpc")]
+pub mod grpc;
 mod instruments;
 #[cfg(feature = "ipc")]
 pub mod ipc;
 pub mod limits;
+#[cfg(feature = "_sockets")]
+mod listen;
 pub mod logs;
 pub mod node;
+#[cfg(feature = "_sockets")]
+mod paced;
 pub mod service;
 pub mod watch;
 pub mod wire;

@@ -11,7 +11,7 @@ use runtime::{JobId, JobResult, JobState, StepOutput};
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::fault::Fault;
+use crate::fault::{Fault, FaultCode};
 use crate::limits::{ClientId, StreamPlace};
 use crate::service::{Service, Stage, blocking, over};
 use crate::wire::{LogPiece, Logs, StreamEnd};
@@ -219,7 +219,13 @@ impl LogStream {
                             }));
                         }
                     }
-                    EventKind::JobFinished { .. } => self.job_over().await?,
+                    EventKind::JobFinished { .. } => match self.job_over().await {
+                        // It ended as one of the last things of the node, which can no longer be asked about it.
+                        Err(fault) if fault.code == FaultCode::Unavailable => {
+                            self.end("stopping", None);
+                        }
+                        told => told?,
+                    },
                     _ => {}
                 }
             }

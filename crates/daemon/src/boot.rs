@@ -38,6 +38,22 @@ pub enum BootError {
     #[cfg(feature = "ipc")]
     #[error("cannot serve ipc: {0}")]
     Ipc(#[from] api::ipc::BindError),
+    /// An address of gRPC cannot be had.
+    #[cfg(feature = "grpc")]
+    #[error("cannot serve grpc: {error}{}", http::held_by(.holder.as_ref()))]
+    Grpc {
+        /// Why.
+        error: api::grpc::BindError,
+        /// Who has it, where that can be known.
+        holder: Option<http::Holder>,
+    },
+    /// The certificates of gRPC cannot be used.
+    #[cfg(feature = "grpc")]
+    #[error("cannot serve grpc: {0}")]
+    GrpcTls(#[from] api::grpc::TlsError),
+    /// The bearer token of gRPC cannot be had.
+    #[error("cannot read the token of `grpc`: {0}")]
+    GrpcToken(String),
     /// The bearer token cannot be had.
     #[error("cannot read the token of `http`: {0}")]
     Token(String),
@@ -65,7 +81,12 @@ impl BootError {
                 OpenError::Damaged(_) | OpenError::NewerFormat { .. } | OpenError::Visitor { .. },
             )
             | Self::Recover(_) => exit::CORRUPT_LOG,
-            Self::Log(OpenError::Invalid { .. }) | Self::Http(_) | Self::Token(_) => exit::CONFIG,
+            Self::Log(OpenError::Invalid { .. })
+            | Self::Http(_)
+            | Self::Token(_)
+            | Self::GrpcToken(_) => exit::CONFIG,
+            #[cfg(feature = "grpc")]
+            Self::Grpc { .. } | Self::GrpcTls(_) => exit::CONFIG,
             #[cfg(feature = "ipc")]
             Self::Ipc(_) => exit::CONFIG,
             Self::Log(_) | Self::Blobs(_) => exit::IO,
@@ -97,6 +118,22 @@ impl BootError {
                 Some("`node.data_dir` must be a directory that this user may write to".to_owned())
             }
             Self::Http(error) => Some(error.help()),
+            #[cfg(feature = "grpc")]
+            Self::Grpc { error, .. } => Some(match error {
+                api::grpc::BindError::Tcp { .. } => {
+                    "set `grpc.listen` to another address or port, or to port 0 for a free one"
+                        .to_owned()
+                }
+                api::grpc::BindError::Local(_) => {
+                    "set `grpc.listen` to a path in a directory of this user's own".to_owned()
+                }
+            }),
+            #[cfg(feature = "grpc")]
+            Self::GrpcTls(_) => Some(
+                "`grpc.tls_cert_file`, `grpc.tls_key_file` and `grpc.tls_client_ca_file` must be PEM files that this \
+                 user may read"
+                    .to_owned(),
+            ),
             #[cfg(feature = "ipc")]
             Self::Ipc(_) => Some(
                 "set `ipc.listen` to a path in a directory of this user's own, or `ipc.enabled` to false".to_owned(),

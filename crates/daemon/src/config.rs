@@ -31,7 +31,7 @@ pub use environment::Environment;
 pub use error::{ConfigError, ConfigErrors, ErrorKind};
 pub use job::{Job, JobName, Source, StartupJob};
 pub use layers::{SetFlag, Warning};
-pub use names::{HostName, ListenAddress, LogFilter, NodeName, VariableName};
+pub use names::{GrpcAddress, HostName, ListenAddress, LogFilter, NodeName, VariableName};
 pub use origin::{Origin, Position, Provenance};
 pub use schema::Config;
 pub use secret::{Secret, SecretSource};

@@ -151,7 +151,10 @@ pub async fn init(settings: Settings) -> Result<Running, BootError> {
     phases.over("http");
 
     let transports = match with_http {
-        true => transports::serve(&config, site, &runtime, &pal, &registry).await?,
+        true => {
+            let environment = &load_options.environment;
+            transports::serve(&config, environment, site, &runtime, &pal, &registry).await?
+        }
         false => None,
     };
     if transports.is_some() {

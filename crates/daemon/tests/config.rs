@@ -88,7 +88,12 @@ fn the_example_file_is_valid_and_changes_nothing() {
             "node.name",
             "node.data_dir",
             "http.token_env",
-            "http.token_file"
+            "http.token_file",
+            "grpc.token_env",
+            "grpc.token_file",
+            "grpc.tls_cert_file",
+            "grpc.tls_key_file",
+            "grpc.tls_client_ca_file",
         ]
     );
 }

@@ -16,7 +16,7 @@ use tokio::net::UnixStream;
 use tokio_vsock::{VMADDR_CID_HOST, VsockAddr, VsockStream};
 
 use super::answer::{EVENTS, JSON};
-use super::listen::Address;
+use crate::listen::Address;
 use crate::wire::Problem;
 
 /// Why a request has no good answer.

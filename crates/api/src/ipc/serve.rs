@@ -16,11 +16,11 @@ use tokio::task::{JoinHandle, JoinSet};
 use tracing::Instrument;
 
 use super::answer::{Answer, refusal, with};
-use super::listen::Bound;
-use super::paced::Paced;
 use super::routes::{self, NoRoute};
 use crate::fault::{Fault, FaultCode};
 use crate::limits::ClientId;
+use crate::listen::Bound;
+use crate::paced::Paced;
 use crate::service::{Service, over};
 
 /// How long a client may take to send a request's headers, and how long a connection may be idle.

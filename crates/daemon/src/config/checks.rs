@@ -3,6 +3,7 @@
 use super::environment::Environment;
 use super::error::{ConfigError, ErrorKind};
 use super::job::Job;
+use super::names::GrpcAddress;
 use super::origin::{Origin, Provenance};
 use super::schema::Config;
 use super::secret::SecretSource;
@@ -48,6 +49,45 @@ pub(crate) fn conflicts(config: &Config, provenance: &Provenance, errors: &mut V
         );
     }
 
+    let grpc = &config.grpc;
+    if grpc.token_env.is_some() && grpc.token_file.is_some() {
+        errors.push(conflict(
+            "`grpc.token_env` and `grpc.token_file` are both set".to_owned(),
+            ["grpc.token_file", "grpc.token_env"],
+            "remove one of them: there is one token",
+        ));
+    }
+    let without = |set: &'static str, missing: &'static str| {
+        let message = format!("`{set}` is set, and `{missing}` is not");
+        ConfigError::new(ErrorKind::Conflict, message, provenance.of(set))
+            .with_help(format!("set `{missing}` too, or neither"))
+    };
+    match (&grpc.tls_cert_file, &grpc.tls_key_file) {
+        (Some(_), None) => errors.push(without("grpc.tls_cert_file", "grpc.tls_key_file")),
+        (None, Some(_)) => errors.push(without("grpc.tls_key_file", "grpc.tls_cert_file")),
+        (None, None) if grpc.tls_client_ca_file.is_some() => {
+            errors.push(without("grpc.tls_client_ca_file", "grpc.tls_cert_file"));
+        }
+        _ => {}
+    }
+    let is_open = grpc.token().is_none() && grpc.tls_client_ca_file.is_none();
+    for address in &grpc.listen {
+        if let GrpcAddress::Tcp(address) = address
+            && !address.ip().is_loopback()
+            && is_open
+        {
+            let message = format!(
+                "`grpc.listen` has {address}, which other machines can reach, and neither a token nor \
+                 `grpc.tls_client_ca_file` is set"
+            );
+            let error =
+                ConfigError::new(ErrorKind::Conflict, message, provenance.of("grpc.listen"));
+            errors.push(error.with_help(
+                "set `grpc.token_env`, `grpc.token_file` or `grpc.tls_client_ca_file`, or listen on `127.0.0.1`",
+            ));
+        }
+    }
+
     let wal = &config.wal;
     let largest_inline = wal.segment_size.as_u64() / 4;
     if wal.blob_threshold.as_u64() > largest_inline {
@@ -80,12 +120,18 @@ pub(crate) fn references(
     environment: &Environment,
     errors: &mut Vec<ConfigError>,
 ) {
-    if let Some(source) = config.http.token()
-        && let Err(reason) = source.read(environment)
-    {
+    let tokens = [
+        (config.http.token(), ["http.token_env", "http.token_file"]),
+        (config.grpc.token(), ["grpc.token_env", "grpc.token_file"]),
+    ];
+    for (source, [by_env, by_file]) in tokens {
+        let Some(source) = source else { continue };
+        let Err(reason) = source.read(environment) else {
+            continue;
+        };
         let key = match source {
-            SecretSource::Env(_) => "http.token_env",
-            SecretSource::File(_) => "http.token_file",
+            SecretSource::Env(_) => by_env,
+            SecretSource::File(_) => by_file,
         };
         let message = format!("cannot take the token that `{key}` names: {reason}");
         errors.push(ConfigError::new(
@@ -93,6 +139,21 @@ pub(crate) fn references(
             message,
             provenance.of(key),
         ));
+    }
+    #[cfg(feature = "grpc")]
+    certificates(config, provenance, errors);
+}
+
+#[cfg(feature = "grpc")]
+fn certificates(config: &Config, provenance: &Provenance, errors: &mut Vec<ConfigError>) {
+    let grpc = &config.grpc;
+    if let (Some(certificate), Some(key)) = (&grpc.tls_cert_file, &grpc.tls_key_file)
+        && let Err(error) =
+            api::grpc::Tls::from_files(certificate, key, grpc.tls_client_ca_file.as_deref())
+    {
+        let message = format!("TLS for `grpc` cannot be had: {error}");
+        let at = provenance.of("grpc.tls_cert_file");
+        errors.push(ConfigError::new(ErrorKind::Environment, message, at));
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use super::environment::Environment;
 use super::names::VariableName;
-use super::schema::Http;
+use super::schema::{Grpc, Http};
 
 /// A secret's text. It cannot be printed, only compared or handed on deliberately.
 #[derive(Clone)]
@@ -100,6 +100,15 @@ impl SecretSource {
             return Err("it holds characters that cannot stand in an HTTP header".to_owned());
         }
         Ok(Secret(text.to_owned()))
+    }
+}
+
+impl Grpc {
+    /// Where the bearer token is, if one is asked for.
+    #[must_use]
+    pub fn token(&self) -> Option<SecretSource> {
+        let from_env = self.token_env.clone().map(SecretSource::Env);
+        from_env.or_else(|| self.token_file.clone().map(SecretSource::File))
     }
 }
 

@@ -8,7 +8,7 @@ use runtime::Runtime;
 
 use super::Asked;
 use crate::boot::{BootError, OpenedLog};
-use crate::config::Config;
+use crate::config::{Config, Environment};
 
 /// What transports would be made from.
 pub struct Site;
@@ -31,6 +31,7 @@ pub struct Transports(Infallible);
 /// None.
 pub async fn serve(
     config: &Config,
+    _: &Environment,
     _: Site,
     _: &Runtime,
     _: &Pal,
@@ -39,6 +40,11 @@ pub async fn serve(
     if !config.ipc.listen.is_empty() {
         tracing::warn!(
             "`ipc.listen` is set, but this build has no feature `ipc`: nothing listens there"
+        );
+    }
+    if !config.grpc.listen.is_empty() {
+        tracing::warn!(
+            "`grpc.listen` is set, but this build has no feature `grpc`: nothing listens there"
         );
     }
     Ok(None)

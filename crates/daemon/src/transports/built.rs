@@ -14,7 +14,7 @@ use wal::OsStorage;
 use super::Asked;
 use crate::boot::{BootError, DataDir, OpenedLog, unix_ms};
 use crate::cli;
-use crate::config::Config;
+use crate::config::{Config, Environment};
 use crate::running::Reloaded;
 
 /// What transports are made from that is known before the log goes to the runtime.
@@ -52,6 +52,8 @@ pub struct Transports {
     asked: mpsc::Receiver<NodeRequest>,
     #[cfg(feature = "ipc")]
     ipc: Vec<api::ipc::Server>,
+    #[cfg(feature = "grpc")]
+    grpc: Vec<api::grpc::Server>,
 }
 
 /// Begins to serve what the config says.
@@ -61,6 +63,7 @@ pub struct Transports {
 /// If an address cannot be had.
 pub async fn serve(
     config: &Config,
+    environment: &Environment,
     site: Site,
     runtime: &Runtime,
     pal: &Pal,
@@ -83,9 +86,25 @@ pub async fn serve(
         },
         instruments: Instruments::new(registry),
     });
+    #[cfg(not(feature = "ipc"))]
+    if !config.ipc.listen.is_empty() {
+        tracing::warn!(
+            "`ipc.listen` is set, but this build has no feature `ipc`: nothing listens there"
+        );
+    }
+    #[cfg(not(feature = "grpc"))]
+    if !config.grpc.listen.is_empty() {
+        tracing::warn!(
+            "`grpc.listen` is set, but this build has no feature `grpc`: nothing listens there"
+        );
+    }
+    #[cfg(not(feature = "grpc"))]
+    let _ = environment;
     Ok(Some(Transports {
         #[cfg(feature = "ipc")]
         ipc: ipc(config, &service).await?,
+        #[cfg(feature = "grpc")]
+        grpc: grpc(config, environment, &service).await?,
         service,
         asked,
     }))
@@ -109,6 +128,67 @@ async fn ipc(config: &Config, service: &Service) -> Result<Vec<api::ipc::Server>
         let bound = api::ipc::bind(&address).await?;
         tracing::info!(%address, "serving ipc");
         servers.push(api::ipc::serve(bound, access.clone(), service.clone()));
+    }
+    Ok(servers)
+}
+
+#[cfg(feature = "grpc")]
+async fn grpc(
+    config: &Config,
+    environment: &Environment,
+    service: &Service,
+) -> Result<Vec<api::grpc::Server>, BootError> {
+    use api::grpc::{Access, Address, BindError, KeepAlive, Tls, TokenCheck};
+
+    let config = &config.grpc;
+    let mut servers = Vec::new();
+    if config.listen.is_empty() {
+        return Ok(servers);
+    }
+    let token = config
+        .token()
+        .map(|source| source.read(environment))
+        .transpose()
+        .map_err(BootError::GrpcToken)?;
+    let tls = match (&config.tls_cert_file, &config.tls_key_file) {
+        (Some(certificate), Some(key)) => {
+            let client_ca = config.tls_client_ca_file.as_deref();
+            Some(Tls::from_files(certificate, key, client_ca)?)
+        }
+        _ => None,
+    };
+    let access = Access {
+        uids: config
+            .allowed_uids
+            .iter()
+            .filter_map(|&uid| u32::try_from(uid).ok())
+            .collect(),
+        token: token.map(|token| TokenCheck::new(move |given| token.matches(given))),
+        tls,
+        keep_alive: KeepAlive {
+            interval: config.keepalive_interval.into(),
+            timeout: config.keepalive_timeout.into(),
+        },
+    };
+    for address in &config.listen {
+        let Ok(address) = address.to_string().parse::<Address>() else {
+            continue;
+        };
+        let bound = api::grpc::bind(&address).await;
+        let (bound, address) = bound.map_err(|error| {
+            let holder = match &error {
+                BindError::Tcp { address, source }
+                    if source.kind() == std::io::ErrorKind::AddrInUse =>
+                {
+                    crate::http::holder(*address)
+                }
+                _ => None,
+            };
+            BootError::Grpc { error, holder }
+        })?;
+        let with_tls = access.tls.is_some() && matches!(address, Address::Tcp(_));
+        tracing::info!(%address, tls = with_tls, "serving grpc");
+        servers.push(api::grpc::serve(bound, access.clone(), service.clone()));
     }
     Ok(servers)
 }
@@ -174,6 +254,10 @@ impl Transports {
         self.service.advance(Stage::Over);
         #[cfg(feature = "ipc")]
         for server in self.ipc {
+            server.ended().await;
+        }
+        #[cfg(feature = "grpc")]
+        for server in self.grpc {
             server.ended().await;
         }
     }

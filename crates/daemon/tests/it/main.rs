@@ -9,6 +9,8 @@
 mod client;
 mod commands;
 mod foreground;
+#[cfg(feature = "grpc")]
+mod grpc;
 mod io_error;
 mod kill;
 mod power;

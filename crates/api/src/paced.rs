@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-pub(super) struct Paced<T> {
+pub(crate) struct Paced<T> {
     stream: T,
     limit: Duration,
     /// Runs while a write waits.
@@ -20,7 +20,7 @@ pub(super) struct Paced<T> {
 }
 
 impl<T> Paced<T> {
-    pub(super) fn new(stream: T, limit: Duration) -> Self {
+    pub(crate) fn new(stream: T, limit: Duration) -> Self {
         Self {
             stream,
             limit,
