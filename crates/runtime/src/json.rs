@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// An immutable JSON text, cheap to clone.
@@ -39,7 +39,7 @@ impl Json {
     ///
     /// What is wrong with the text, and where.
     pub fn parse_text(text: &str) -> Result<Self, serde_json::Error> {
-        serde_json::from_str::<serde::de::IgnoredAny>(text)?;
+        serde_json::from_str::<Valid>(text)?;
         Ok(Self(text.into()))
     }
 
@@ -75,6 +75,58 @@ impl Json {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+}
+
+/// Reads what a `Value` would read, refuses what a `Value` would refuse, and keeps nothing. An `IgnoredAny` is not enough: it
+/// passes over numbers that no float can hold, escapes that are half a character, and any depth.
+struct Valid;
+
+impl<'de> Deserialize<'de> for Valid {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Self)
+    }
+}
+
+impl<'de> Visitor<'de> for Valid {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self, A::Error> {
+        while items.next_element::<Self>()?.is_some() {}
+        Ok(self)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Self, A::Error> {
+        while fields.next_entry::<Self, Self>()?.is_some() {}
+        Ok(self)
     }
 }
 
@@ -124,6 +176,18 @@ mod tests {
         let json = Json::parse_text(r#"{"b": 1,  "a": 2}"#).unwrap();
         assert_eq!(json.as_str(), r#"{"b": 1,  "a": 2}"#);
         assert_eq!(json.value()["a"], 2);
+    }
+
+    #[test]
+    fn refuses_what_cannot_be_read_as_a_tree() {
+        let deep = |depth| "[".repeat(depth) + &"]".repeat(depth);
+        for text in [r#""\ud800""#, "1e999", r#"{"\udc00":1}"#, deep(1_000).as_str()] {
+            assert!(serde_json::from_str::<serde_json::Value>(text).is_err(), "{text:.40}");
+            assert!(Json::parse_text(text).is_err(), "{text:.40}");
+        }
+        for text in [r#""\ud83d\ude00""#, "1e99", "-0", "null", r#"{"a":[true,1,-2,0.5,"x",{}]}"#, deep(100).as_str()] {
+            assert_eq!(Json::parse_text(text).unwrap().value(), serde_json::from_str::<serde_json::Value>(text).unwrap());
+        }
     }
 
     #[test]
