@@ -71,6 +71,27 @@ impl Json {
         self.0.len()
     }
 
+    /// How deep its arrays and objects are nested: 0 for a plain value.
+    #[must_use]
+    pub fn depth(&self) -> usize {
+        let (mut depth, mut deepest, mut in_text, mut is_escaped) = (0_usize, 0, false, false);
+        for byte in self.0.bytes() {
+            match byte {
+                _ if is_escaped => is_escaped = false,
+                b'\\' => is_escaped = true,
+                b'"' => in_text = !in_text,
+                _ if in_text => {}
+                b'[' | b'{' => {
+                    depth += 1;
+                    deepest = deepest.max(depth);
+                }
+                b']' | b'}' => depth -= 1,
+                _ => {}
+            }
+        }
+        deepest
+    }
+
     /// Never: the shortest JSON text has one byte.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -179,14 +200,44 @@ mod tests {
     }
 
     #[test]
+    fn depth_is_counted_outside_of_texts() {
+        for (text, depth) in [
+            ("1", 0),
+            ("[]", 1),
+            (r#"{"a":[{}],"b":[]}"#, 3),
+            (r#"["[[\"[", "]\\"]"#, 1),
+        ] {
+            assert_eq!(Json::parse_text(text).unwrap().depth(), depth, "{text}");
+        }
+    }
+
+    #[test]
     fn refuses_what_cannot_be_read_as_a_tree() {
         let deep = |depth| "[".repeat(depth) + &"]".repeat(depth);
-        for text in [r#""\ud800""#, "1e999", r#"{"\udc00":1}"#, deep(1_000).as_str()] {
-            assert!(serde_json::from_str::<serde_json::Value>(text).is_err(), "{text:.40}");
+        for text in [
+            r#""\ud800""#,
+            "1e999",
+            r#"{"\udc00":1}"#,
+            deep(1_000).as_str(),
+        ] {
+            assert!(
+                serde_json::from_str::<serde_json::Value>(text).is_err(),
+                "{text:.40}"
+            );
             assert!(Json::parse_text(text).is_err(), "{text:.40}");
         }
-        for text in [r#""\ud83d\ude00""#, "1e99", "-0", "null", r#"{"a":[true,1,-2,0.5,"x",{}]}"#, deep(100).as_str()] {
-            assert_eq!(Json::parse_text(text).unwrap().value(), serde_json::from_str::<serde_json::Value>(text).unwrap());
+        for text in [
+            r#""\ud83d\ude00""#,
+            "1e99",
+            "-0",
+            "null",
+            r#"{"a":[true,1,-2,0.5,"x",{}]}"#,
+            deep(100).as_str(),
+        ] {
+            assert_eq!(
+                Json::parse_text(text).unwrap().value(),
+                serde_json::from_str::<serde_json::Value>(text).unwrap()
+            );
         }
     }
 

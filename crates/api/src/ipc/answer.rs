@@ -44,8 +44,8 @@ pub(super) fn with(mut answer: Answer, name: HeaderName, value: HeaderValue) -> 
 }
 
 pub(super) fn json<T: Serialize>(status: StatusCode, value: &T) -> Answer {
-    let body = serde_json::to_vec(value)
-        .expect("an answer serialises because it has string keys only");
+    let body =
+        serde_json::to_vec(value).expect("an answer serialises because it has string keys only");
     answer(status, JSON, body)
 }
 
@@ -116,8 +116,8 @@ pub(super) fn refusal_as(status: StatusCode, fault: &Fault) -> Answer {
         status: status.as_u16(),
         ..problem(fault)
     };
-    let body = serde_json::to_vec(&problem)
-        .expect("a problem serialises because it has string keys only");
+    let body =
+        serde_json::to_vec(&problem).expect("a problem serialises because it has string keys only");
     let mut refusal = answer(status, "application/problem+json", body);
     if let Some(after) = fault.retry_after {
         let seconds = after.as_secs().max(1);

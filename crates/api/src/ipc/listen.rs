@@ -207,7 +207,9 @@ async fn bind_unix(address: &Address, path: &Path) -> Result<Bound, BindError> {
         let _ = std::fs::remove_file(&made);
         return Err(error);
     }
-    let inode = std::fs::symlink_metadata(path).map(|found| found.ino()).ok();
+    let inode = std::fs::symlink_metadata(path)
+        .map(|found| found.ino())
+        .ok();
     let path = path.to_owned();
     Ok(Bound::Unix(listener, SocketFile { path, inode }))
 }

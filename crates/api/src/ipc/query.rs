@@ -93,13 +93,17 @@ fn parse<T: DeserializeOwned>(name: &str, value: &str, expected: &str) -> Result
     let is_bare = !value.starts_with(|first: char| first.is_whitespace() || first == '"')
         && !value.ends_with(char::is_whitespace);
     let as_number = is_bare.then(|| serde_json::from_str(value).ok()).flatten();
-    as_number.ok_or(())
+    as_number
+        .ok_or(())
         .or_else(|()| serde_json::from_value(serde_json::Value::String(value.to_owned())))
         .map_err(|_| wrong(name, &format!("is `{value}`, expected {expected}")))
 }
 
 fn wrong(name: &str, what: &str) -> Fault {
-    Fault::invalid_at(format!("/query/{name}"), format!("parameter `{name}` {what}"))
+    Fault::invalid_at(
+        format!("/query/{name}"),
+        format!("parameter `{name}` {what}"),
+    )
 }
 
 #[cfg(test)]
@@ -109,8 +113,9 @@ mod tests {
 
     #[test]
     fn parameters_are_taken_once_and_what_is_left_is_an_error() {
-        let mut parameters =
-            Parameters::of(Some("limit=3&state=running,waiting&state=stuck&label=a%3D=b%20c"));
+        let mut parameters = Parameters::of(Some(
+            "limit=3&state=running,waiting&state=stuck&label=a%3D=b%20c",
+        ));
         assert_eq!(parameters.parsed("limit", "a number").unwrap(), Some(3));
         let states: Vec<JobState> = parameters.words("state", "a state").unwrap();
         assert_eq!(
@@ -140,7 +145,8 @@ mod tests {
     #[test]
     fn a_value_is_taken_as_it_stands() {
         for odd in ["+3", " 3", "3 ", "%223%22", "3.0", "-0", "0x3", "%0A3", ""] {
-            let mut parameters = Parameters::of(Some(&format!("limit={}", odd.replace('+', "%2B"))));
+            let mut parameters =
+                Parameters::of(Some(&format!("limit={}", odd.replace('+', "%2B"))));
             let read: Result<Option<u64>, _> = parameters.parsed("limit", "a number");
             assert!(read.is_err(), "`{odd}` is no number: {read:?}");
         }

@@ -54,23 +54,73 @@ const ROUTES: [(Method, &str, Operation, &str); 20] = [
     (Method::GET, "/openapi.json", Op::OpenApi, "openapi"),
     (Method::GET, "/v1/node", Op::Node, "node.show"),
     (Method::GET, "/v1/node/dump", Op::NodeDump, "node.dump"),
-    (Method::POST, "/v1/node/reload", Op::NodeReload, "node.reload"),
+    (
+        Method::POST,
+        "/v1/node/reload",
+        Op::NodeReload,
+        "node.reload",
+    ),
     (Method::POST, "/v1/node/drain", Op::NodeDrain, "node.drain"),
-    (Method::POST, "/v1/node/shutdown", Op::NodeShutdown, "node.shutdown"),
+    (
+        Method::POST,
+        "/v1/node/shutdown",
+        Op::NodeShutdown,
+        "node.shutdown",
+    ),
     (Method::GET, "/v1/events", Op::Events, "events.watch"),
     (Method::GET, "/v1/history", Op::History, "events.history"),
     (Method::POST, "/v1/jobs", Op::JobSubmit, "job.submit"),
     (Method::GET, "/v1/jobs", Op::JobList, "job.list"),
-    (Method::POST, "/v1/jobs/cancel", Op::JobCancelMany, "job.cancel_many"),
+    (
+        Method::POST,
+        "/v1/jobs/cancel",
+        Op::JobCancelMany,
+        "job.cancel_many",
+    ),
     (Method::GET, "/v1/jobs/{job}", Op::JobShow, "job.show"),
-    (Method::POST, "/v1/jobs/{job}/cancel", Op::JobCancel, "job.cancel"),
-    (Method::POST, "/v1/jobs/{job}/signals/{name}", Op::JobSignal, "job.signal"),
-    (Method::GET, "/v1/jobs/{job}/events", Op::JobEvents, "job.watch"),
-    (Method::GET, "/v1/jobs/{job}/history", Op::JobHistory, "job.history"),
+    (
+        Method::POST,
+        "/v1/jobs/{job}/cancel",
+        Op::JobCancel,
+        "job.cancel",
+    ),
+    (
+        Method::POST,
+        "/v1/jobs/{job}/signals/{name}",
+        Op::JobSignal,
+        "job.signal",
+    ),
+    (
+        Method::GET,
+        "/v1/jobs/{job}/events",
+        Op::JobEvents,
+        "job.watch",
+    ),
+    (
+        Method::GET,
+        "/v1/jobs/{job}/history",
+        Op::JobHistory,
+        "job.history",
+    ),
     (Method::GET, "/v1/jobs/{job}/logs", Op::JobLogs, "job.logs"),
-    (Method::GET, "/v1/jobs/{job}/result", Op::JobResult, "job.result"),
-    (Method::GET, "/v1/jobs/{job}/artifacts", Op::JobArtifacts, "job.artifacts"),
-    (Method::GET, "/v1/jobs/{job}/artifacts/{name}", Op::JobArtifact, "job.artifact"),
+    (
+        Method::GET,
+        "/v1/jobs/{job}/result",
+        Op::JobResult,
+        "job.result",
+    ),
+    (
+        Method::GET,
+        "/v1/jobs/{job}/artifacts",
+        Op::JobArtifacts,
+        "job.artifacts",
+    ),
+    (
+        Method::GET,
+        "/v1/jobs/{job}/artifacts/{name}",
+        Op::JobArtifact,
+        "job.artifact",
+    ),
 ];
 
 /// Every operation: method, path and name.
@@ -103,8 +153,8 @@ pub(super) fn route(method: &Method, path: &str) -> Result<Routed, NoRoute> {
         let Some(captures) = captures(pattern, path) else {
             continue;
         };
-        let is_asked = method == route_method
-            || (*method == Method::HEAD && *route_method == Method::GET);
+        let is_asked =
+            method == route_method || (*method == Method::HEAD && *route_method == Method::GET);
         if is_asked {
             let captures = captures.into_iter().map(segment).collect::<Result<_, _>>();
             return Ok(Routed {
@@ -165,7 +215,7 @@ pub(super) async fn respond(
     parts: &Parts,
     body: Incoming,
 ) -> Result<Answer, Refused> {
-    let mut parameters = Parameters::of(parts.uri.query());
+    let parameters = Parameters::of(parts.uri.query());
     let limit_bytes = service.limits().message_bytes;
     let capture = |at: usize| routed.captures.get(at).map_or("", String::as_str);
     match routed.operation {
@@ -223,14 +273,7 @@ pub(super) async fn respond(
             Ok(with(submitted, header::LOCATION, location))
         }
         Op::JobList => {
-            let query = JobQuery {
-                states: parameters.words("state", STATES)?,
-                name: parameters.one("name")?,
-                labels: parameters.labels()?,
-                before: parameters.parsed("before", "the id of a job")?,
-                limit: parameters.parsed("limit", "a number")?,
-            };
-            parameters.finish("state, name, label, before, limit")?;
+            let query = job_query(parameters)?;
             Ok(json(StatusCode::OK, &service.list(query).await?))
         }
         Op::JobCancelMany => {
@@ -251,14 +294,7 @@ pub(super) async fn respond(
         Op::JobSignal => {
             parameters.finish("")?;
             let bytes = read_typed(parts, body, limit_bytes).await?;
-            let payload = if bytes.is_empty() {
-                Json::null()
-            } else {
-                let text = std::str::from_utf8(&bytes)
-                    .map_err(|error| Fault::invalid(format!("the body is not UTF-8: {error}")))?;
-                Json::parse_text(text)
-                    .map_err(|error| Fault::invalid(format!("the body is not JSON: {error}")))?
-            };
+            let payload = payload(&bytes)?;
             let job = service.signal(capture(0), capture(1), payload).await?;
             Ok(json(StatusCode::ACCEPTED, &Accepted { job }))
         }
@@ -286,6 +322,27 @@ pub(super) async fn respond(
             Ok(answer(StatusCode::OK, &media_type, artifact.bytes))
         }
     }
+}
+
+pub(super) fn job_query(mut parameters: Parameters) -> Result<JobQuery, Fault> {
+    let query = JobQuery {
+        states: parameters.words("state", STATES)?,
+        name: parameters.one("name")?,
+        labels: parameters.labels()?,
+        before: parameters.parsed("before", "the id of a job")?,
+        limit: parameters.parsed("limit", "a number")?,
+    };
+    parameters.finish("state, name, label, before, limit")?;
+    Ok(query)
+}
+
+pub(super) fn payload(bytes: &[u8]) -> Result<Json, Fault> {
+    if bytes.is_empty() {
+        return Ok(Json::null());
+    }
+    let text = std::str::from_utf8(bytes)
+        .map_err(|error| Fault::invalid(format!("the body is not UTF-8: {error}")))?;
+    Json::parse_text(text).map_err(|error| Fault::invalid(format!("the body is not JSON: {error}")))
 }
 
 const STATES: &str = "queued, running, waiting, stuck, completed, failed or cancelled";
@@ -417,10 +474,14 @@ fn wants<'a>(headers: &HeaderMap, offered: &[&'a str]) -> Result<&'a str, Refuse
     let accept = accept.to_str().unwrap_or_default();
     // In the client's order: none of what there is differs so much that a weight would matter, but for "not at all".
     let ranges = accept.split(',').filter_map(|range| {
-        let mut parts = range.split(';').map(|part| part.trim().to_ascii_lowercase());
+        let mut parts = range
+            .split(';')
+            .map(|part| part.trim().to_ascii_lowercase());
         let range = parts.next()?;
         let is_unwanted = |part: String| {
-            let weight = part.strip_prefix("q=").and_then(|weight| weight.parse::<f32>().ok());
+            let weight = part
+                .strip_prefix("q=")
+                .and_then(|weight| weight.parse::<f32>().ok());
             weight == Some(0.0)
         };
         (!parts.any(is_unwanted)).then_some(range)
@@ -511,7 +572,7 @@ async fn read_or_default<T: DeserializeOwned + Default>(
     Ok(parse(&bytes)?)
 }
 
-fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Fault> {
+pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Fault> {
     serde_json::from_slice(bytes)
         .map_err(|error| Fault::invalid(format!("the body cannot be read: {error}")))
 }
@@ -527,8 +588,18 @@ mod tests {
         assert_eq!(found.captures, ["a b"]);
         let found = route(&Method::HEAD, "/v1/jobs").ok().unwrap();
         assert_eq!(found.operation, Op::JobList);
-        for path in ["/v1/jobs/", "/v2/jobs", "/v1/jobs/x/y", "/v1", "//v1/jobs", "/"] {
-            assert!(matches!(route(&Method::GET, path), Err(NoRoute::Path)), "{path}");
+        for path in [
+            "/v1/jobs/",
+            "/v2/jobs",
+            "/v1/jobs/x/y",
+            "/v1",
+            "//v1/jobs",
+            "/",
+        ] {
+            assert!(
+                matches!(route(&Method::GET, path), Err(NoRoute::Path)),
+                "{path}"
+            );
         }
         let Err(NoRoute::Method(allowed)) = route(&Method::DELETE, "/v1/jobs") else {
             panic!("DELETE has no route there");
@@ -539,7 +610,10 @@ mod tests {
         };
         assert_eq!(allowed, [Method::POST]);
         let found = route(&Method::GET, "/v1/jobs/cancel").ok().unwrap();
-        assert_eq!((found.operation, found.captures), (Op::JobShow, vec!["cancel".to_owned()]));
+        assert_eq!(
+            (found.operation, found.captures),
+            (Op::JobShow, vec!["cancel".to_owned()])
+        );
     }
 
     fn wanted(accept: &str) -> Option<&'static str> {
@@ -559,7 +633,10 @@ mod tests {
             &HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static("a/b"))]),
             &[JSON],
         );
-        assert!(matches!(refused, Err(Refused::Form(StatusCode::NOT_ACCEPTABLE, _))));
+        assert!(matches!(
+            refused,
+            Err(Refused::Form(StatusCode::NOT_ACCEPTABLE, _))
+        ));
     }
 
     #[test]

@@ -5,10 +5,10 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hyper::Request;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
 use hyper::service::service_fn;
-use hyper::Request;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Semaphore;
@@ -211,7 +211,8 @@ async fn respond(service: &Service, peer: &Peer, request: Request<Incoming>) -> 
     let (parts, body) = request.into_parts();
     let routed = routes::route(&parts.method, parts.uri.path());
     let method = routed.as_ref().map_or("unknown", |routed| routed.name);
-    let span = tracing::debug_span!("request", transport = TRANSPORT, method, client = %peer.client);
+    let span =
+        tracing::debug_span!("request", transport = TRANSPORT, method, client = %peer.client);
     let answered = async {
         if let Some(refused) = &peer.refused {
             return Err(refused.clone().into());
@@ -243,7 +244,9 @@ async fn respond(service: &Service, peer: &Peer, request: Request<Incoming>) -> 
         Err(Refused::Form(status, fault)) => (refusal_as(status, &fault), fault.code.as_str()),
     };
     let took = started.elapsed();
-    service.instruments().answered(TRANSPORT, method, code, took);
+    service
+        .instruments()
+        .answered(TRANSPORT, method, code, took);
     tracing::debug!(method, code, client = %peer.client, ?took, "answered");
     answer
 }
