@@ -69,6 +69,10 @@ const TOOLS: &[Tool] = &[
     },
 ];
 
+/// What tests need of Python: packages with their versions, kept in an environment of their own.
+const PYTHON: &[&str] = &["jsonschema==4.26.0", "schemathesis==4.32.5"];
+const PYTHON_PURPOSE: &str = "that answers are as openapi.json describes them";
+
 fn test(args: &[String]) -> Done {
     let root = root();
     let tools = root.join("target/tools");
@@ -84,6 +88,11 @@ fn test(args: &[String]) -> Done {
                 tool.program, tool.package, tool.purpose
             ));
         }
+    }
+    if let Err(why) = provide_python(&tools) {
+        missing.push(format!(
+            "Python packages {PYTHON:?}: {why}; not tested: {PYTHON_PURPOSE}"
+        ));
     }
     let _ = fs::remove_file(&skips);
     let tested = run(Command::new(cargo())
@@ -179,6 +188,23 @@ fn provide(tool: &Tool, tools: &Path) -> Done {
     }
     fs::create_dir_all(&bin).map_err(|error| error.to_string())?;
     std::os::unix::fs::symlink(&program, bin.join(tool.program)).map_err(|error| error.to_string())
+}
+
+/// Makes sure that the packages of [`PYTHON`] are there, below `tools/python`.
+fn provide_python(tools: &Path) -> Done {
+    let python = tools.join("python");
+    let (done, wanted) = (python.join("has.txt"), PYTHON.join("\n"));
+    if fs::read_to_string(&done).is_ok_and(|has| has == wanted) {
+        return Ok(());
+    }
+    if !is_on_path("python3") {
+        return Err("there is no `python3`".to_owned());
+    }
+    run(Command::new("python3").args(["-m", "venv"]).arg(&python))?;
+    run(Command::new(python.join("bin/pip"))
+        .args(["install", "--quiet", "--disable-pip-version-check"])
+        .args(PYTHON))?;
+    fs::write(&done, wanted).map_err(|error| error.to_string())
 }
 
 /// One thing that must pass: a `cargo` command line and the variables it runs with.
@@ -344,7 +370,7 @@ fn timed(name: &str, step: impl FnOnce() -> Done) -> Result<(String, u64), Strin
     Ok((name.to_owned(), started.elapsed().as_secs()))
 }
 
-const FUZZ_TARGETS: [&str; 4] = ["log", "journal", "config", "job"];
+const FUZZ_TARGETS: [&str; 5] = ["log", "journal", "config", "job", "request"];
 /// How long a target runs, in seconds.
 const FUZZ_SECONDS: &str = "1800";
 

@@ -8,6 +8,8 @@
 mod commands;
 mod foreground;
 mod io_error;
+#[cfg(feature = "ipc")]
+mod ipc;
 mod kill;
 mod power;
 mod probes;
