@@ -101,7 +101,12 @@ impl Service {
     }
 }
 
-fn gather(history: &History, job: JobId, first: Lsn, through: Lsn) -> Result<Vec<Gathered>, Fault> {
+fn gather(
+    history: &History,
+    job: JobId,
+    first: Lsn,
+    through: Lsn,
+) -> Result<Vec<Gathered>, Fault> {
     let mut gathered: Vec<Gathered> = Vec::new();
     for event in history.emitted(job, first, through)? {
         let EventKind::Artifact {

@@ -52,7 +52,10 @@ impl Instruments {
                 &["transport", "reason"],
                 SERIES_MAX,
             ),
-            streams: registry.gauge("tinkerbell_api_streams", "Open streams of events and logs"),
+            streams: registry.gauge(
+                "tinkerbell_api_streams",
+                "Open streams of events and logs",
+            ),
             streams_lagged: registry.counter(
                 "tinkerbell_api_streams_lagged_total",
                 "Streams that ended because their reader was too slow",

@@ -178,7 +178,9 @@ fn broken(error: &hyper::Error) -> ClientError {
     ClientError::Broken(format!("the connection to the daemon broke: {error}"))
 }
 
-async fn collect(answer: Response<Incoming>) -> Result<(Option<HeaderValue>, Bytes), ClientError> {
+async fn collect(
+    answer: Response<Incoming>,
+) -> Result<(Option<HeaderValue>, Bytes), ClientError> {
     if !answer.status().is_success() {
         return Err(refused(answer).await);
     }
