@@ -84,17 +84,24 @@ struct PythonPackages {
     purpose: &'static str,
 }
 
-const PYTHON: &[PythonPackages] = &[PythonPackages {
-    environment: "python-grpc",
-    packages: &[
-        "grpcio==1.85.3",
-        "grpcio-health-checking==1.85.1",
-        "grpcio-reflection==1.85.1",
-        "grpcio-status==1.85.3",
-        "protobuf==7.36.2",
-    ],
-    purpose: "gRPC with clients that are not ours",
-}];
+const PYTHON: &[PythonPackages] = &[
+    PythonPackages {
+        environment: "python",
+        packages: &["jsonschema==4.26.0", "schemathesis==4.32.5"],
+        purpose: "that answers are as openapi.json describes them",
+    },
+    PythonPackages {
+        environment: "python-grpc",
+        packages: &[
+            "grpcio==1.85.3",
+            "grpcio-health-checking==1.85.1",
+            "grpcio-reflection==1.85.1",
+            "grpcio-status==1.85.3",
+            "protobuf==7.36.2",
+        ],
+        purpose: "gRPC with clients that are not ours",
+    },
+];
 
 fn test(args: &[String]) -> Done {
     let root = root();
@@ -410,7 +417,7 @@ fn timed(name: &str, step: impl FnOnce() -> Done) -> Result<(String, u64), Strin
     Ok((name.to_owned(), started.elapsed().as_secs()))
 }
 
-const FUZZ_TARGETS: [&str; 4] = ["log", "journal", "config", "job"];
+const FUZZ_TARGETS: [&str; 5] = ["log", "journal", "config", "job", "request"];
 /// How long a target runs, in seconds.
 const FUZZ_SECONDS: &str = "1800";
 

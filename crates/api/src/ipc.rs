@@ -11,6 +11,8 @@
 mod answer;
 mod body;
 pub mod client;
+#[doc(hidden)]
+pub mod fuzz;
 mod query;
 mod routes;
 mod serve;

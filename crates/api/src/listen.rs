@@ -196,8 +196,8 @@ async fn bind_unix(address: &Address, path: &Path) -> Result<Bound, BindError> {
     }
     remove_stale(address, path).await?;
     // Made under another name, and given its own only with its permissions: it is never open to others.
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let made = path.with_file_name(format!(".{name}.{}", std::process::id()));
+    // Hardly ever longer than `ipc.sock`, since a socket's path has 107 bytes at the most (unix(7)).
+    let made = path.with_file_name(format!(".{}", std::process::id()));
     let _ = std::fs::remove_file(&made);
     let listener = UnixListener::bind(&made).map_err(failed("bind the socket"))?;
     let closed = std::fs::set_permissions(&made, std::fs::Permissions::from_mode(0o600))

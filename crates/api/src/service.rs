@@ -86,6 +86,10 @@ impl fmt::Debug for Service {
 pub const PAGE_MAX: usize = 1_000;
 const PAGE_DEFAULT: usize = 100;
 
+/// How deep JSON of a client may be nested. What can be read at all is twice as deep (128, serde_json's limit), which leaves
+/// room for what programs put it into: a plan that wraps an answer in a larger value, which could be read no more.
+const DEPTH_MAX: usize = 64;
+
 /// How many of the jobs are named that a word may mean.
 const AMBIGUOUS_SHOWN: usize = 5;
 
@@ -167,6 +171,7 @@ impl Service {
                 "the daemon is draining and takes in no more jobs",
             ));
         }
+        check_depth("/input", &spec.input)?;
         Ok(self.jobs().submit(spec).await?)
     }
 
@@ -397,6 +402,7 @@ impl Service {
         if name.is_empty() {
             return Err(Fault::invalid_at("/name", "a signal has a name"));
         }
+        check_depth("", &payload)?;
         let job = self.find(word).await?.id;
         self.jobs().signal(job, name, payload).await?;
         Ok(job)
@@ -492,6 +498,16 @@ impl Service {
             .node
             .ask(|reply| NodeRequest::Shutdown { by, reply })
             .await
+    }
+}
+
+fn check_depth(pointer: &str, json: &Json) -> Result<(), Fault> {
+    match json.depth() {
+        0..=DEPTH_MAX => Ok(()),
+        depth => Err(Fault::invalid_at(
+            pointer,
+            format!("is nested {depth} deep, and the limit is {DEPTH_MAX}"),
+        )),
     }
 }
 

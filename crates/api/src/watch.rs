@@ -113,7 +113,12 @@ impl Service {
         };
         let reading = self.read_history(job.as_ref(), after, through).await?;
         self.instruments().streams.inc();
-        Ok(EventStream {
+        // Who has seen the last event of a job waits for nothing: there is none to end the stream.
+        let seen_all = job
+            .as_ref()
+            .filter(|job| job.last_lsn.is_some_and(|last| last <= after))
+            .map(|job| job.state);
+        let mut stream = EventStream {
             reading,
             ready: VecDeque::new(),
             live,
@@ -126,7 +131,11 @@ impl Service {
             ended: false,
             service: self.clone(),
             _place: place,
-        })
+        };
+        if let Some(state) = seen_all {
+            stream.end("job_over", None, Some(state));
+        }
+        Ok(stream)
     }
 
     async fn read_history(

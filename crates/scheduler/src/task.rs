@@ -24,8 +24,7 @@ pub(crate) const NONE: u32 = u32::MAX;
 
 /// Names one task of one scheduler for ever: its slot, and how many tasks had the slot before it.
 ///
-/// One number and not two, so that it is stored and loaded as one: a processor that has two halves on their way to
-/// memory and is asked for the whole waits until they have arrived. Aligned as half of it would be, for the sake of the
+/// One number and not two, so that it is stored and loaded as one. Aligned as half of it would be, for the sake of the
 /// records it is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(Rust, packed(4))]

@@ -59,13 +59,20 @@ impl Body for AnswerBody {
 
 /// Reads a request's body, up to a limit of size and time.
 pub(super) async fn read(body: Incoming, limit_bytes: usize) -> Result<Bytes, Fault> {
+    let too_large = || {
+        Fault::new(
+            FaultCode::TooLarge,
+            format!("the body has more than {limit_bytes} bytes (`api.message_size`)"),
+        )
+    };
+    // What announces itself as too large is not waited for.
+    if body.size_hint().lower() > limit_bytes as u64 {
+        return Err(too_large());
+    }
     let read = tokio::time::timeout(BODY_MAX, Limited::new(body, limit_bytes).collect());
     match read.await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Fault::new(
-            FaultCode::TooLarge,
-            format!("the body has more than {limit_bytes} bytes (`api.message_size`)"),
-        )),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(error)) => Err(Fault::invalid(format!("the body cannot be read: {error}"))),
         Err(_) => Err(Fault::new(
             FaultCode::TimedOut,

@@ -148,7 +148,7 @@ pub(super) enum NoRoute {
 }
 
 pub(super) fn route(method: &Method, path: &str) -> Result<Routed, NoRoute> {
-    let mut allowed = Vec::new();
+    let (mut allowed, mut most_exact) = (Vec::new(), None);
     for (route_method, pattern, operation, name) in &ROUTES {
         let Some(captures) = captures(pattern, path) else {
             continue;
@@ -163,7 +163,11 @@ pub(super) fn route(method: &Method, path: &str) -> Result<Routed, NoRoute> {
                 captures: captures.map_err(NoRoute::Malformed)?,
             });
         }
-        allowed.push(route_method.clone());
+        // The most exact pattern of a path comes first, and it is that one which the description means by the path. That
+        // a job may be called `cancel` and be shown by that name is no method of `/v1/jobs/cancel`.
+        if *most_exact.get_or_insert(*pattern) == *pattern {
+            allowed.push(route_method.clone());
+        }
     }
     Err(match allowed.is_empty() {
         true => NoRoute::Path,
@@ -189,6 +193,20 @@ fn captures<'a>(pattern: &str, path: &'a str) -> Option<Vec<&'a str>> {
     given.next().is_none().then_some(captures)
 }
 
+/// Why a request is refused.
+pub(super) enum Refused {
+    /// By what it asks for.
+    Fault(Fault),
+    /// By the form in which it asks, or wants its answer: a matter of this protocol, with a status of its own.
+    Form(StatusCode, Fault),
+}
+
+impl From<Fault> for Refused {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
 /// Answers a request.
 pub(super) async fn respond(
     service: &Service,
@@ -196,8 +214,8 @@ pub(super) async fn respond(
     routed: &Routed,
     parts: &Parts,
     body: Incoming,
-) -> Result<Answer, Fault> {
-    let mut parameters = Parameters::of(parts.uri.query());
+) -> Result<Answer, Refused> {
+    let parameters = Parameters::of(parts.uri.query());
     let limit_bytes = service.limits().message_bytes;
     let capture = |at: usize| routed.captures.get(at).map_or("", String::as_str);
     match routed.operation {
@@ -255,14 +273,7 @@ pub(super) async fn respond(
             Ok(with(submitted, header::LOCATION, location))
         }
         Op::JobList => {
-            let query = JobQuery {
-                states: parameters.words("state", STATES)?,
-                name: parameters.one("name")?,
-                labels: parameters.labels()?,
-                before: parameters.parsed("before", "the id of a job")?,
-                limit: parameters.parsed("limit", "a number")?,
-            };
-            parameters.finish("state, name, label, before, limit")?;
+            let query = job_query(parameters)?;
             Ok(json(StatusCode::OK, &service.list(query).await?))
         }
         Op::JobCancelMany => {
@@ -283,14 +294,7 @@ pub(super) async fn respond(
         Op::JobSignal => {
             parameters.finish("")?;
             let bytes = read_typed(parts, body, limit_bytes).await?;
-            let payload = if bytes.is_empty() {
-                Json::null()
-            } else {
-                let text = std::str::from_utf8(&bytes)
-                    .map_err(|error| Fault::invalid(format!("the body is not UTF-8: {error}")))?;
-                Json::parse_text(text)
-                    .map_err(|error| Fault::invalid(format!("the body is not JSON: {error}")))?
-            };
+            let payload = payload(&bytes)?;
             let job = service.signal(capture(0), capture(1), payload).await?;
             Ok(json(StatusCode::ACCEPTED, &Accepted { job }))
         }
@@ -303,7 +307,8 @@ pub(super) async fn respond(
                 None => Err(Fault::new(
                     FaultCode::Precondition,
                     format!("job {} is not over: it is {}", job.id, job.state),
-                )),
+                )
+                .into()),
             }
         }
         Op::JobArtifacts => {
@@ -319,6 +324,27 @@ pub(super) async fn respond(
     }
 }
 
+pub(super) fn job_query(mut parameters: Parameters) -> Result<JobQuery, Fault> {
+    let query = JobQuery {
+        states: parameters.words("state", STATES)?,
+        name: parameters.one("name")?,
+        labels: parameters.labels()?,
+        before: parameters.parsed("before", "the id of a job")?,
+        limit: parameters.parsed("limit", "a number")?,
+    };
+    parameters.finish("state, name, label, before, limit")?;
+    Ok(query)
+}
+
+pub(super) fn payload(bytes: &[u8]) -> Result<Json, Fault> {
+    if bytes.is_empty() {
+        return Ok(Json::null());
+    }
+    let text = std::str::from_utf8(bytes)
+        .map_err(|error| Fault::invalid(format!("the body is not UTF-8: {error}")))?;
+    Json::parse_text(text).map_err(|error| Fault::invalid(format!("the body is not JSON: {error}")))
+}
+
 const STATES: &str = "queued, running, waiting, stuck, completed, failed or cancelled";
 
 async fn watch(
@@ -327,7 +353,7 @@ async fn watch(
     job: Option<String>,
     mut parameters: Parameters,
     headers: &HeaderMap,
-) -> Result<Answer, Fault> {
+) -> Result<Answer, Refused> {
     wants(headers, &[EVENTS])?;
     let after: Option<u64> = parameters.parsed("after", "the number of an entry")?;
     let output: Option<bool> = parameters.parsed("output", "true or false")?;
@@ -338,6 +364,7 @@ async fn watch(
         Some(last) => Some(
             last.to_str()
                 .ok()
+                .filter(|last| last.bytes().all(|byte| byte.is_ascii_digit()))
                 .and_then(|last| last.parse().ok())
                 .ok_or_else(|| Fault::invalid("`Last-Event-ID` is not the number of an entry"))?,
         ),
@@ -375,7 +402,7 @@ async fn history(
     client: ClientId,
     job: Option<String>,
     mut parameters: Parameters,
-) -> Result<Answer, Fault> {
+) -> Result<Answer, Refused> {
     let after = parameters.parsed("after", "the number of an entry")?;
     let limit: usize = parameters.parsed("limit", "a number")?.unwrap_or(PAGE_MAX);
     parameters.finish("after, limit")?;
@@ -383,7 +410,8 @@ async fn history(
         return Err(Fault::invalid_at(
             "/query/limit",
             format!("{limit} is not between 1 and {PAGE_MAX}"),
-        ));
+        )
+        .into());
     }
     let watch = Watch {
         job,
@@ -417,7 +445,7 @@ async fn logs(
     job: &str,
     mut parameters: Parameters,
     headers: &HeaderMap,
-) -> Result<Answer, Fault> {
+) -> Result<Answer, Refused> {
     let query = LogQuery {
         stream: parameters.parsed::<Stream>("stream", "stdout or stderr")?,
         step: parameters.one("step")?,
@@ -439,14 +467,24 @@ async fn logs(
 }
 
 /// Which of the forms `offered` a client wants; the first if it says nothing.
-fn wants<'a>(headers: &HeaderMap, offered: &[&'a str]) -> Result<&'a str, Fault> {
+fn wants<'a>(headers: &HeaderMap, offered: &[&'a str]) -> Result<&'a str, Refused> {
     let Some(accept) = headers.get(header::ACCEPT) else {
         return Ok(offered[0]);
     };
     let accept = accept.to_str().unwrap_or_default();
-    let ranges = accept.split(',').map(|range| {
-        let range = range.split(';').next().unwrap_or_default();
-        range.trim().to_ascii_lowercase()
+    // In the client's order: none of what there is differs so much that a weight would matter, but for "not at all".
+    let ranges = accept.split(',').filter_map(|range| {
+        let mut parts = range
+            .split(';')
+            .map(|part| part.trim().to_ascii_lowercase());
+        let range = parts.next()?;
+        let is_unwanted = |part: String| {
+            let weight = part
+                .strip_prefix("q=")
+                .and_then(|weight| weight.parse::<f32>().ok());
+            weight == Some(0.0)
+        };
+        (!parts.any(is_unwanted)).then_some(range)
     });
     for range in ranges {
         let fits = |offered: &str| {
@@ -458,10 +496,16 @@ fn wants<'a>(headers: &HeaderMap, offered: &[&'a str]) -> Result<&'a str, Fault>
             return Ok(wanted);
         }
     }
-    Err(Fault::invalid(format!(
-        "`Accept: {accept}` names none of what there is: {}",
-        offered.join(", ")
-    )))
+    Err(Refused::Form(
+        StatusCode::NOT_ACCEPTABLE,
+        Fault::new(
+            FaultCode::Unsupported,
+            format!(
+                "`Accept: {accept}` names none of what there is: {}",
+                offered.join(", ")
+            ),
+        ),
+    ))
 }
 
 /// Puts the idempotency key of the header into a specification.
@@ -472,6 +516,9 @@ fn with_key(mut spec: JobSpec, headers: &HeaderMap) -> Result<JobSpec, Fault> {
     let key = key
         .to_str()
         .map_err(|_| Fault::invalid("`Idempotency-Key` is not a text"))?;
+    if key.is_empty() {
+        return Err(Fault::invalid("`Idempotency-Key` is empty"));
+    }
     match &spec.key {
         Some(other) if other != key => Err(Fault::invalid_at(
             "/key",
@@ -485,7 +532,7 @@ fn with_key(mut spec: JobSpec, headers: &HeaderMap) -> Result<JobSpec, Fault> {
 }
 
 /// A body that says that it is JSON, or says nothing.
-async fn read_typed(parts: &Parts, body: Incoming, limit_bytes: usize) -> Result<Bytes, Fault> {
+async fn read_typed(parts: &Parts, body: Incoming, limit_bytes: usize) -> Result<Bytes, Refused> {
     if let Some(declared) = parts.headers.get(header::CONTENT_TYPE) {
         let declared = declared.to_str().unwrap_or_default().to_ascii_lowercase();
         let media_type = declared.split(';').next().unwrap_or_default().trim();
@@ -493,35 +540,39 @@ async fn read_typed(parts: &Parts, body: Incoming, limit_bytes: usize) -> Result
         // What `curl --data` says unless it is told otherwise, of whatever it sends.
         let is_curl = media_type == "application/x-www-form-urlencoded";
         if !is_json && !is_curl {
-            return Err(Fault::invalid(format!(
-                "the body is `{media_type}`; only `{JSON}` is understood"
-            )));
+            return Err(Refused::Form(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                Fault::new(
+                    FaultCode::Unsupported,
+                    format!("the body is `{media_type}`; only `{JSON}` is understood"),
+                ),
+            ));
         }
     }
-    body::read(body, limit_bytes).await
+    Ok(body::read(body, limit_bytes).await?)
 }
 
 async fn read_json<T: DeserializeOwned>(
     parts: &Parts,
     body: Incoming,
     limit_bytes: usize,
-) -> Result<T, Fault> {
-    parse(&read_typed(parts, body, limit_bytes).await?)
+) -> Result<T, Refused> {
+    Ok(parse(&read_typed(parts, body, limit_bytes).await?)?)
 }
 
 async fn read_or_default<T: DeserializeOwned + Default>(
     parts: &Parts,
     body: Incoming,
     limit_bytes: usize,
-) -> Result<T, Fault> {
+) -> Result<T, Refused> {
     let bytes = read_typed(parts, body, limit_bytes).await?;
     if bytes.is_empty() {
         return Ok(T::default());
     }
-    parse(&bytes)
+    Ok(parse(&bytes)?)
 }
 
-fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Fault> {
+pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Fault> {
     serde_json::from_slice(bytes)
         .map_err(|error| Fault::invalid(format!("the body cannot be read: {error}")))
 }
@@ -554,6 +605,38 @@ mod tests {
             panic!("DELETE has no route there");
         };
         assert_eq!(allowed, [Method::POST, Method::GET]);
+        let Err(NoRoute::Method(allowed)) = route(&Method::DELETE, "/v1/jobs/cancel") else {
+            panic!("DELETE has no route there");
+        };
+        assert_eq!(allowed, [Method::POST]);
+        let found = route(&Method::GET, "/v1/jobs/cancel").ok().unwrap();
+        assert_eq!(
+            (found.operation, found.captures),
+            (Op::JobShow, vec!["cancel".to_owned()])
+        );
+    }
+
+    fn wanted(accept: &str) -> Option<&'static str> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::ACCEPT, accept.parse().unwrap());
+        wants(&headers, &[JSON, TEXT, EVENTS]).ok()
+    }
+
+    #[test]
+    fn the_first_form_is_given_that_a_client_accepts() {
+        assert_eq!(wanted("*/*"), Some(JSON));
+        assert_eq!(wanted("text/*"), Some(TEXT));
+        assert_eq!(wanted("image/png, Text/Event-Stream;q=0.5"), Some(EVENTS));
+        assert_eq!(wanted("application/json;q=0, text/plain"), Some(TEXT));
+        assert_eq!(wanted("image/png"), None);
+        let refused = wants(
+            &HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static("a/b"))]),
+            &[JSON],
+        );
+        assert!(matches!(
+            refused,
+            Err(Refused::Form(StatusCode::NOT_ACCEPTABLE, _))
+        ));
     }
 
     #[test]

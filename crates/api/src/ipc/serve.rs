@@ -15,8 +15,8 @@ use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 use tracing::Instrument;
 
-use super::answer::{Answer, refusal, with};
-use super::routes::{self, NoRoute};
+use super::answer::{Answer, refusal, refusal_as, with};
+use super::routes::{self, NoRoute, Refused};
 use crate::fault::{Fault, FaultCode};
 use crate::limits::ClientId;
 use crate::listen::Bound;
@@ -215,19 +215,20 @@ async fn respond(service: &Service, peer: &Peer, request: Request<Incoming>) -> 
         tracing::debug_span!("request", transport = TRANSPORT, method, client = %peer.client);
     let answered = async {
         if let Some(refused) = &peer.refused {
-            return Err(refused.clone());
+            return Err(refused.clone().into());
         }
         let _place = service.admit()?;
         match &routed {
             Ok(routed) => routes::respond(service, peer.client, routed, &parts, body).await,
-            Err(NoRoute::Malformed(fault)) => Err(fault.clone()),
+            Err(NoRoute::Malformed(fault)) => Err(fault.clone().into()),
             Err(NoRoute::Path) => Err(Fault::new(
                 FaultCode::NotFound,
                 format!(
                     "there is nothing at `{}`; `/openapi.json` says what there is",
                     parts.uri.path()
                 ),
-            )),
+            )
+            .into()),
             Err(NoRoute::Method(allowed)) => {
                 let allowed: Vec<&str> = allowed.iter().map(hyper::Method::as_str).collect();
                 Ok(not_allowed(parts.method.as_str(), &allowed.join(", ")))
@@ -239,7 +240,8 @@ async fn respond(service: &Service, peer: &Peer, request: Request<Incoming>) -> 
     let (answer, code) = match answered {
         Ok(answer) if answer.status().is_success() => (answer, "ok"),
         Ok(answer) => (answer, FaultCode::Unsupported.as_str()),
-        Err(fault) => (refusal(&fault), fault.code.as_str()),
+        Err(Refused::Fault(fault)) => (refusal(&fault), fault.code.as_str()),
+        Err(Refused::Form(status, fault)) => (refusal_as(status, &fault), fault.code.as_str()),
     };
     let took = started.elapsed();
     service

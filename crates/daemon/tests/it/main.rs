@@ -12,6 +12,8 @@ mod foreground;
 #[cfg(feature = "grpc")]
 mod grpc;
 mod io_error;
+#[cfg(feature = "ipc")]
+mod ipc;
 mod kill;
 mod power;
 mod probes;

@@ -2,6 +2,8 @@
 
 mod daemon;
 mod http;
+#[cfg(feature = "ipc")]
+mod ipc;
 mod lines;
 mod log;
 mod node;
@@ -15,6 +17,8 @@ use std::time::Duration;
 
 pub(crate) use daemon::{Daemon, Ended, end_of};
 pub(crate) use http::{Answer, get, request};
+#[cfg(feature = "ipc")]
+pub(crate) use ipc::{Ipc, Message, parse};
 pub(crate) use lines::Lines;
 pub(crate) use log::{Effect, Effects, Entry, Journal};
 pub(crate) use node::{Node, Place};
