@@ -6,6 +6,7 @@
 //! - [`service`]: jobs, signals, results, and the node itself.
 //! - [`watch`] and [`logs`]: what happened since, from the log, and what happens now, without a gap between the two.
 //! - [`limits`]: how much clients may ask at once; [`fault`]: every refusal, with what it means and how to mend it.
+//! - `listen`: Unix domain sockets and vsock, for the transports that are served there.
 //! - [`node`]: what is asked of the process as a whole, which is the daemon's to do.
 //! - `grpc` (feature `grpc`): gRPC over TCP, TLS, a Unix domain socket or vsock.
 //! - `ipc` (feature `ipc`): HTTP/1.1 and JSON over a Unix domain socket or vsock, and its client.
@@ -21,7 +22,7 @@ mod instruments;
 pub mod ipc;
 pub mod limits;
 #[cfg(feature = "_sockets")]
-mod listen;
+pub mod listen;
 pub mod logs;
 pub mod node;
 #[cfg(feature = "_sockets")]
