@@ -291,3 +291,40 @@ fn what_is_told_of_all_jobs_is_what_was_shown_from_any_entry_on() {
     }
     assert_eq!(told, seen);
 }
+
+#[test]
+fn an_artifact_is_kept_whole_and_shown_cut() {
+    const BYTES: usize = 200_000;
+    let text = |kind: &EventKind| match kind {
+        EventKind::Artifact {
+            part: Part::Text { text },
+            ..
+        } => Some(text.len()),
+        _ => None,
+    };
+    let programs = Programs::new().with(program("large", |context, _| async move {
+        context.emit(EventKind::Artifact {
+            name: "report".to_owned(),
+            media_type: "text/plain".to_owned(),
+            part: Part::Text {
+                text: "x".repeat(BYTES),
+            },
+            index: 0,
+            last: true,
+            append: false,
+        });
+        Ok(Json::null())
+    }));
+    let mut node = Node::new(programs, World::by_hand());
+    let job = node.run("large");
+    let live = shown(&mut node);
+    let shown_bytes = live.iter().find_map(|(_, _, kind)| text(kind)).unwrap();
+    assert!(shown_bytes < BYTES, "the activity log keeps {shown_bytes}");
+    let history = history(&mut node);
+    let kept = history.emitted(job, Lsn::FIRST, Lsn(u64::MAX)).unwrap();
+    assert_eq!(kept.iter().find_map(text), Some(BYTES));
+    let follower = history
+        .follow(job, Lsn::FIRST, Lsn::ZERO, Lsn(u64::MAX))
+        .unwrap();
+    assert_eq!(all(follower, 10), live);
+}

@@ -85,7 +85,7 @@ impl Validator {
     }
 
     /// What it found wrong must be nothing.
-    fn is_content(self) -> String {
+    fn ended(self) -> String {
         drop(self.1);
         self.0.ended().with(0).stdout
     }
@@ -170,7 +170,7 @@ fn every_answer_is_as_the_description_says() {
     validator.check("node.shutdown", &ipc.post("/v1/node/shutdown", &json!({})));
     validator.check_stream(&live.rest());
     daemon.ended().with(0);
-    let said = validator.is_content();
+    let said = validator.ended();
     // It says which kinds of events it has seen, so that none passes because it never came.
     for kind in [
         "answered",
@@ -209,7 +209,7 @@ fn bridge(ipc: &Ipc) -> SocketAddr {
             let from_client = client.try_clone().expect("a descriptor");
             let to_server = server.try_clone().expect("a descriptor");
             std::thread::spawn(move || {
-                carry(from_client, &to_server, |to| to.shutdown(Shutdown::Write))
+                carry(from_client, &to_server, |to| to.shutdown(Shutdown::Write));
             });
             std::thread::spawn(move || carry(server, &client, |to| to.shutdown(Shutdown::Write)));
         }
