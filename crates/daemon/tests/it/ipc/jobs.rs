@@ -43,7 +43,7 @@ fn curl_submits_a_job_and_reads_what_came_of_it() {
         serde_json::from_str(&curl(&["http://x/v1/jobs", "-d", &spec])).expect("JSON");
     let job = submitted["job"].as_str().expect("an id");
     let events = curl(&["-N", &format!("http://x/v1/jobs/{job}/events")]);
-    assert!(events.starts_with("retry: 1000\n\nid: "), "{events}");
+    assert!(events.starts_with("retry: 1000\nid: 0\n\nid: "), "{events}");
     assert!(
         events.contains(r#""type":"job_finished","state":"completed""#),
         "{events}"

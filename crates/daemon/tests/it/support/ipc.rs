@@ -299,6 +299,8 @@ impl Stream {
                     if let Some(data) = data.take() {
                         return Ok(Some(Message { id, event, data }));
                     }
+                    // A block without data is no message: the first says where the stream begins.
+                    (id, event) = (None, String::new());
                 }
             }
         }
