@@ -508,6 +508,9 @@ fn wants<'a>(headers: &HeaderMap, offered: &[&'a str]) -> Result<&'a str, Refuse
     ))
 }
 
+/// The longest idempotency key in a header, in bytes.
+const KEY_MAX_BYTES: usize = 200;
+
 /// Puts the idempotency key of the header into a specification.
 fn with_key(mut spec: JobSpec, headers: &HeaderMap) -> Result<JobSpec, Fault> {
     let Some(key) = headers.get("idempotency-key") else {
@@ -516,8 +519,12 @@ fn with_key(mut spec: JobSpec, headers: &HeaderMap) -> Result<JobSpec, Fault> {
     let key = key
         .to_str()
         .map_err(|_| Fault::invalid("`Idempotency-Key` is not a text"))?;
-    if key.is_empty() {
-        return Err(Fault::invalid("`Idempotency-Key` is empty"));
+    let fits =
+        (1..=KEY_MAX_BYTES).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic());
+    if !fits {
+        return Err(Fault::invalid(format!(
+            "`Idempotency-Key` is not 1 to {KEY_MAX_BYTES} visible characters of ASCII"
+        )));
     }
     match &spec.key {
         Some(other) if other != key => Err(Fault::invalid_at(

@@ -97,7 +97,7 @@ fn an_idempotency_key_gives_the_same_job_again_and_refuses_another() {
     );
     assert!(both.problem(400, "invalid").contains("another key"));
     let empty = ipc.post_with("/v1/jobs", "Idempotency-Key: \r\n", &shell("true"));
-    assert!(empty.problem(400, "invalid").contains("is empty"));
+    assert!(empty.problem(400, "invalid").contains("visible characters"));
     assert_eq!(ids(&ipc.get("/v1/jobs").json()), [job]);
 }
 
