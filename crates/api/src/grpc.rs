@@ -26,8 +26,9 @@ mod stream;
 mod tls;
 mod words;
 
+pub use crate::server::Server;
 pub use address::{Address, BindError, Bound, bind};
-pub use serve::{Access, KeepAlive, Server, TokenCheck, serve};
+pub use serve::{Access, KeepAlive, TokenCheck, serve};
 pub use tls::{Tls, TlsError};
 
 /// The protocol's types and traits, generated from `proto/`.

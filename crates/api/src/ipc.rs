@@ -18,5 +18,6 @@ mod routes;
 mod serve;
 
 pub use crate::listen::{Address, BindError, Bound, ParseAddressError, bind};
+pub use crate::server::Server;
 pub use routes::{OPENAPI, operations};
-pub use serve::{Access, Server, serve};
+pub use serve::{Access, serve};

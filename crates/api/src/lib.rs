@@ -27,6 +27,8 @@ pub mod logs;
 pub mod node;
 #[cfg(feature = "_sockets")]
 mod paced;
+#[cfg(feature = "_sockets")]
+pub mod server;
 pub mod service;
 pub mod watch;
 pub mod wire;

@@ -6,8 +6,12 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt}
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{UnixListener, UnixStream};
 use tokio_vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener};
+
+use crate::fault::{Fault, FaultCode};
+use crate::limits::ClientId;
 
 /// An address to listen on, or to connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,6 +115,51 @@ pub enum Bound {
     Unix(UnixListener, SocketFile),
     /// A port of vsock.
     Vsock(VsockListener),
+}
+
+/// A connection, of whatever kind.
+pub(crate) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
+/// A client of this machine or of its host: who it is, and whether it may ask.
+pub(crate) struct Local {
+    pub(crate) stream: Box<dyn Duplex>,
+    pub(crate) client: ClientId,
+    pub(crate) refused: Option<Fault>,
+}
+
+impl Bound {
+    /// Waits for the next client. Of those on a Unix socket our own user and root may ask, and the users `uids`, which are
+    /// those of the config key `key`. Dropping the future loses nothing.
+    pub(crate) async fn accept(&self, uids: &[u32], key: &str) -> io::Result<Local> {
+        match self {
+            Bound::Unix(listener, _) => {
+                let (stream, _) = listener.accept().await?;
+                let credentials = stream.peer_cred()?;
+                let uid = credentials.uid();
+                let is_admitted =
+                    uid == 0 || uid == rustix::process::geteuid().as_raw() || uids.contains(&uid);
+                let refused = (!is_admitted).then(|| {
+                    let text = format!("user {uid} may not speak to this daemon (`{key}`)");
+                    Fault::new(FaultCode::Denied, text)
+                });
+                Ok(Local {
+                    stream: Box::new(stream),
+                    client: ClientId::Process(credentials.pid().unwrap_or_default()),
+                    refused,
+                })
+            }
+            Bound::Vsock(listener) => {
+                let (stream, address) = listener.accept().await?;
+                Ok(Local {
+                    stream: Box::new(stream),
+                    client: ClientId::Context(address.cid()),
+                    refused: None,
+                })
+            }
+        }
+    }
 }
 
 /// The file of a socket of ours.

@@ -10,18 +10,16 @@ use hyper::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::{JoinHandle, JoinSet};
 
 use super::address::Bound;
 use super::call::{self, Services};
 use super::calls::{Answer, Calls};
 use super::tls::Tls;
-use crate::fault::{Fault, FaultCode};
+use crate::fault::Fault;
 use crate::limits::ClientId;
-use crate::listen;
+use crate::listen::Duplex;
 use crate::paced::Paced;
+use crate::server::{Listener, Server};
 use crate::service::{Service, over};
 
 pub(super) const TRANSPORT: &str = "grpc";
@@ -84,27 +82,6 @@ pub struct Access {
     pub keep_alive: KeepAlive,
 }
 
-impl Access {
-    fn admits(&self, uid: u32) -> bool {
-        uid == 0 || uid == rustix::process::geteuid().as_raw() || self.uids.contains(&uid)
-    }
-}
-
-/// A server at work.
-#[derive(Debug)]
-pub struct Server {
-    task: JoinHandle<()>,
-}
-
-impl Server {
-    /// Waits until it has ended, which it does once the service's stage is [`Over`](crate::service::Stage::Over).
-    pub async fn ended(self) {
-        if let Err(error) = self.task.await {
-            tracing::error!("the grpc server died: {error}");
-        }
-    }
-}
-
 /// Begins to serve.
 ///
 /// # Panics
@@ -112,9 +89,13 @@ impl Server {
 /// Outside a tokio runtime with I/O and time enabled.
 #[must_use]
 pub fn serve(bound: Bound, access: Access, service: Service) -> Server {
-    Server {
-        task: tokio::spawn(accept_all(bound, access, service)),
-    }
+    let grpc = Grpc {
+        bound,
+        access: Arc::new(access),
+        services: Services::new(service.clone()),
+        service: service.clone(),
+    };
+    Server::start(grpc, service)
 }
 
 /// Who is at the other end of a connection, and whether it may ask.
@@ -124,133 +105,73 @@ pub(super) struct Peer {
     pub(super) token: Option<TokenCheck>,
 }
 
-/// Where there is room for connections, and for those that are told that there is none.
-struct Room {
-    places: Arc<Semaphore>,
-    refusals: Arc<Semaphore>,
+struct Grpc {
+    bound: Bound,
+    access: Arc<Access>,
+    services: Services,
+    service: Service,
 }
 
-impl Room {
-    /// A place; the flag says whether it is one for being refused.
-    fn place(&self) -> Option<(OwnedSemaphorePermit, bool)> {
-        let place = Arc::clone(&self.places).try_acquire_owned();
-        place.map(|place| (place, false)).ok().or_else(|| {
-            let place = Arc::clone(&self.refusals).try_acquire_owned();
-            place.map(|place| (place, true)).ok()
-        })
+impl Listener for Grpc {
+    const TRANSPORT: &'static str = TRANSPORT;
+    const REFUSALS_MAX: usize = REFUSALS_MAX;
+    /// Each ends by itself in half of it; what does not is cut off.
+    const DRAIN_MAX: Duration = DRAIN_MAX.saturating_mul(2);
+    type Connection = (Accepted, Peer);
+
+    async fn accept(&self) -> io::Result<(Accepted, Peer)> {
+        match &self.bound {
+            Bound::Tcp(listener) => {
+                let (stream, address) = listener.accept().await?;
+                // It fails if the other side is gone already, which shows soon enough.
+                let _ = stream.set_nodelay(true);
+                let peer = Peer {
+                    client: ClientId::Address(address.ip()),
+                    refused: None,
+                    token: self.access.token.clone(),
+                };
+                Ok((Accepted::Tcp(stream), peer))
+            }
+            Bound::Local(bound) => {
+                let local = bound.accept(&self.access.uids, "grpc.allowed_uids").await?;
+                let token = match local.client {
+                    // Who speaks to a Unix socket is known from the kernel.
+                    ClientId::Process(_) => None,
+                    _ => self.access.token.clone(),
+                };
+                let peer = Peer {
+                    client: local.client,
+                    refused: local.refused,
+                    token,
+                };
+                Ok((Accepted::Local(local.stream), peer))
+            }
+        }
+    }
+
+    fn serve(&self, (stream, peer): (Accepted, Peer)) -> impl Future<Output = ()> + Send + 'static {
+        let (access, services) = (Arc::clone(&self.access), self.services.clone());
+        let service = self.service.clone();
+        async move { connection(stream, peer, &access, services, &service).await }
+    }
+
+    fn turn_away(
+        &self,
+        (stream, mut peer): (Accepted, Peer),
+        why: Fault,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        peer.refused = Some(why);
+        let refused = self.serve((stream, peer));
+        async move {
+            let _ = tokio::time::timeout(REFUSAL_MAX, refused).await;
+        }
     }
 }
-
-async fn accept_all(bound: Bound, access: Access, service: Service) {
-    let limit = service.limits().connections;
-    let room = Room {
-        places: Arc::new(Semaphore::new(limit)),
-        refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
-    };
-    let services = Services::new(service.clone());
-    let access = Arc::new(access);
-    let mut connections = JoinSet::new();
-    let mut stage = service.stage();
-    loop {
-        let accepted = tokio::select! {
-            () = over(&mut stage) => break,
-            accepted = accept(&bound, &access) => accepted,
-            // Finished connections are taken out as they end, so that the set holds the open ones only.
-            Some(_) = connections.join_next() => continue,
-        };
-        let (stream, mut peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
-                // Out of descriptors, most likely. It comes back at once, for as long as that lasts.
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        let place = room.place();
-        if !matches!(place, Some((_, false))) {
-            service.instruments().refused(TRANSPORT, "too_many");
-        }
-        let Some((place, is_refused)) = place else {
-            continue;
-        };
-        if is_refused {
-            peer.refused = Some(Fault::new(
-                FaultCode::Exhausted,
-                format!(
-                    "there are {limit} connections, as many as there may be (`api.connections`)"
-                ),
-            ));
-        }
-        let (service, services, access) = (service.clone(), services.clone(), Arc::clone(&access));
-        connections.spawn(async move {
-            let serving = connection(stream, peer, &access, services, &service);
-            if is_refused {
-                let _ = tokio::time::timeout(REFUSAL_MAX, serving).await;
-            } else {
-                let open = service.instruments().connections(TRANSPORT);
-                open.inc();
-                serving.await;
-                open.dec();
-            }
-            drop(place);
-        });
-    }
-    drop(bound);
-    let all_ended = async { while connections.join_next().await.is_some() {} };
-    // Each ends by itself in DRAIN_MAX; what does not is cut off.
-    let _ = tokio::time::timeout(2 * DRAIN_MAX, all_ended).await;
-    connections.shutdown().await;
-}
-
-trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
 /// A connection before its handshake.
 enum Accepted {
     Tcp(tokio::net::TcpStream),
     Local(Box<dyn Duplex>),
-}
-
-async fn accept(bound: &Bound, access: &Access) -> io::Result<(Accepted, Peer)> {
-    match bound {
-        Bound::Tcp(listener) => {
-            let (stream, address) = listener.accept().await?;
-            // It fails if the other side is gone already, which shows soon enough.
-            let _ = stream.set_nodelay(true);
-            let peer = Peer {
-                client: ClientId::Address(address.ip()),
-                refused: None,
-                token: access.token.clone(),
-            };
-            Ok((Accepted::Tcp(stream), peer))
-        }
-        Bound::Local(listen::Bound::Unix(listener, _)) => {
-            let (stream, _) = listener.accept().await?;
-            let credentials = stream.peer_cred()?;
-            let uid = credentials.uid();
-            let refused = (!access.admits(uid)).then(|| {
-                let text = format!("user {uid} may not speak to this daemon (`grpc.allowed_uids`)");
-                Fault::new(FaultCode::Denied, text)
-            });
-            let peer = Peer {
-                client: ClientId::Process(credentials.pid().unwrap_or_default()),
-                refused,
-                token: None,
-            };
-            Ok((Accepted::Local(Box::new(stream)), peer))
-        }
-        Bound::Local(listen::Bound::Vsock(listener)) => {
-            let (stream, address) = listener.accept().await?;
-            let peer = Peer {
-                client: ClientId::Context(address.cid()),
-                refused: None,
-                token: access.token.clone(),
-            };
-            Ok((Accepted::Local(Box::new(stream)), peer))
-        }
-    }
 }
 
 /// One connection, from its handshake to its end.

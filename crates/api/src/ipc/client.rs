@@ -1,7 +1,6 @@
 //! A client of this transport: one connection for each request.
 
 use std::io;
-use std::pin::Pin;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
@@ -11,12 +10,11 @@ use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio_vsock::{VMADDR_CID_HOST, VsockAddr, VsockStream};
 
 use super::answer::{EVENTS, JSON};
-use crate::listen::Address;
+use crate::listen::{Address, Duplex};
 use crate::wire::Problem;
 
 /// Why a request has no good answer.
@@ -46,10 +44,6 @@ const CONNECT_MAX: Duration = Duration::from_secs(5);
 pub struct Client {
     address: Address,
 }
-
-trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
 impl Client {
     /// The daemon at an address. Nothing is connected yet.
@@ -155,13 +149,13 @@ impl Client {
             .map_err(|error| broken(&error))
     }
 
-    async fn connect(&self) -> Result<Pin<Box<dyn Duplex>>, ClientError> {
+    async fn connect(&self) -> Result<Box<dyn Duplex>, ClientError> {
         let connecting = async {
-            Ok::<Pin<Box<dyn Duplex>>, io::Error>(match &self.address {
-                Address::Unix(path) => Box::pin(UnixStream::connect(path).await?),
+            Ok::<Box<dyn Duplex>, io::Error>(match &self.address {
+                Address::Unix(path) => Box::new(UnixStream::connect(path).await?),
                 Address::Vsock { cid, port } => {
                     let cid = cid.unwrap_or(VMADDR_CID_HOST);
-                    Box::pin(VsockStream::connect(VsockAddr::new(cid, *port)).await?)
+                    Box::new(VsockStream::connect(VsockAddr::new(cid, *port)).await?)
                 }
             })
         };
