@@ -23,6 +23,7 @@ pub mod ipc;
 pub mod limits;
 #[cfg(feature = "_sockets")]
 pub mod listen;
+mod live;
 pub mod logs;
 pub mod node;
 #[cfg(feature = "_sockets")]

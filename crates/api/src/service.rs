@@ -175,6 +175,16 @@ impl Service {
         Ok(self.jobs().submit(spec).await?)
     }
 
+    /// The job of this id.
+    ///
+    /// # Errors
+    ///
+    /// If there is none.
+    pub async fn get(&self, id: JobId) -> Result<JobView, Fault> {
+        let view = self.jobs().get(id).await?;
+        view.ok_or_else(|| Fault::no_job(&id.to_string()))
+    }
+
     /// The job that people call so: by its id, the beginning or end of one, or its name. Of several of one name it is the
     /// newest.
     ///
@@ -182,9 +192,8 @@ impl Service {
     ///
     /// If none fits, or several ids do.
     pub async fn find(&self, word: &str) -> Result<JobView, Fault> {
-        if let Ok(id) = word.parse::<JobId>() {
-            let view = self.jobs().get(id).await?;
-            return view.ok_or_else(|| Fault::no_job(word));
+        if let Ok(id) = word.parse() {
+            return self.get(id).await;
         }
         let filter = JobFilter {
             called: Some(word.to_owned()),
@@ -231,14 +240,15 @@ impl Service {
                 questions: Vec::new(),
             });
         };
-        let shown = self.shown(&job).await?;
+        let asked_through = match job.state {
+            JobState::Waiting => Some(self.shown(&job).await?),
+            _ => None,
+        };
         let (history, id, last) = (self.history().clone(), job.id, job.last_lsn);
-        let waits = job.state == JobState::Waiting;
         let (input, result, questions) = blocking(move || {
-            let questions = if waits {
-                open_questions(&history, id, first, shown)?
-            } else {
-                Vec::new()
+            let questions = match asked_through {
+                Some(through) => open_questions(&history, id, first, through)?,
+                None => Vec::new(),
             };
             let result = match last {
                 Some(last) => history.result(id, last)?,
@@ -282,13 +292,7 @@ impl Service {
     ///
     /// If the query makes no sense, or the engine is too busy.
     pub async fn list(&self, query: JobQuery) -> Result<JobList, Fault> {
-        let limit = query.limit.unwrap_or(PAGE_DEFAULT);
-        if !(1..=PAGE_MAX).contains(&limit) {
-            return Err(Fault::invalid_at(
-                "/limit",
-                format!("{limit} is not between 1 and {PAGE_MAX}"),
-            ));
-        }
+        let limit = page_limit(query.limit.unwrap_or(PAGE_DEFAULT), "/limit")?;
         let page = self
             .jobs()
             .list(JobFilter {
@@ -550,17 +554,29 @@ pub(crate) async fn over(stage: &mut watch::Receiver<Stage>) {
     let _ = stage.wait_for(|stage| *stage == Stage::Over).await;
 }
 
+/// How many things of a page a client asks for; `pointer` says where it does.
+pub(crate) fn page_limit(limit: usize, pointer: &str) -> Result<usize, Fault> {
+    if (1..=PAGE_MAX).contains(&limit) {
+        return Ok(limit);
+    }
+    let what = format!("{limit} is not between 1 and {PAGE_MAX}");
+    Err(Fault::invalid_at(pointer, what))
+}
+
 /// Does what blocks where that holds up nobody.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
 ) -> Result<T, Fault> {
     tokio::task::spawn_blocking(work)
         .await
-        .unwrap_or_else(|error| {
-            tracing::error!("work for a client died: {error}");
-            Err(Fault::new(
-                FaultCode::Internal,
-                "the node failed at it; its log says why",
-            ))
-        })
+        .unwrap_or_else(|error| Err(died(&error)))
+}
+
+/// The fault where work for a client panicked.
+pub(crate) fn died(error: &tokio::task::JoinError) -> Fault {
+    tracing::error!("work for a client died: {error}");
+    Fault::new(
+        FaultCode::Internal,
+        "the node failed at it; its log says why",
+    )
 }

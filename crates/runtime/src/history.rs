@@ -623,14 +623,10 @@ impl Teller {
             }
             Entry::Finished { at_ms, ending, .. } => {
                 self.now_ms = at_ms;
-                let (state, error) = match ending {
-                    Ending::Completed { .. } => (pal::JobState::Completed, None),
-                    Ending::Failed { message, .. } => (pal::JobState::Failed, Some(message)),
-                    Ending::Cancelled { reason } => (pal::JobState::Cancelled, Some(reason)),
-                };
+                let (state, error) = ending.shown();
                 EventKind::JobFinished {
                     state,
-                    error,
+                    error: error.map(str::to_owned),
                     duration_us: micros_between(self.submitted_ms, at_ms),
                 }
             }

@@ -56,16 +56,12 @@ impl FinishedJob {
         ending: &Ending,
         (first_lsn, last_lsn): (Lsn, Lsn),
     ) -> Self {
-        let (state, error) = match ending {
-            Ending::Completed { .. } => (JobState::Completed, None),
-            Ending::Failed { message, .. } => (JobState::Failed, Some(message.as_str().into())),
-            Ending::Cancelled { reason } => (JobState::Cancelled, Some(reason.as_str().into())),
-        };
+        let (state, error) = ending.shown();
         Self {
             id,
             spec: spec.into(),
-            state,
-            error,
+            state: state.into(),
+            error: error.map(Into::into),
             submitted_ms,
             finished_ms,
             first_lsn,

@@ -11,7 +11,7 @@ use super::stream::{Source, all, sent};
 use super::words;
 use crate::fault::{Fault, FaultCode};
 use crate::logs::{LogItem, LogQuery, LogStream};
-use crate::service::{PAGE_MAX, Service};
+use crate::service::{PAGE_MAX, Service, page_limit};
 use crate::watch::{EventStream, Item, Watch};
 use crate::wire::{CancelMany, JobQuery};
 
@@ -229,36 +229,27 @@ impl JobService for Jobs {
         let client = client(&request);
         let request = request.into_inner();
         let limit = request.limit.map_or(PAGE_MAX, |limit| limit as usize);
-        if !(1..=PAGE_MAX).contains(&limit) {
-            let what = format!("{limit} is not between 1 and {PAGE_MAX}");
-            return Err(Fault::invalid_at("/limit", what).into());
-        }
-        let watch = Watch {
-            job: request.job,
-            after: Some(request.after.unwrap_or(0)),
-            without_output: true,
-            history_only: true,
+        let limit = page_limit(limit, "/limit")?;
+        let found = self
+            .0
+            .history_page(client, request.job, request.after, limit)
+            .await?;
+        let mut page = pb::HistoryResponse {
+            events: Vec::with_capacity(found.events.len()),
+            next: found.next,
+            gap: found.gap.as_ref().map(words::gap),
         };
-        let mut stream = self.0.watch(client, watch).await?;
-        let mut page = pb::HistoryResponse::default();
         let mut bytes = 0;
-        while let Some(item) = stream.next().await? {
-            match item {
-                Item::Event(event) => {
-                    let event = words::event(*event);
-                    bytes += event.encoded_len();
-                    let is_full = page.events.len() == limit || bytes > PAGE_MAX_BYTES;
-                    if let Some(last) = page.events.last()
-                        && is_full
-                    {
-                        page.next = last.lsn;
-                        break;
-                    }
-                    page.events.push(event);
-                }
-                Item::Gap(gap) => page.gap = Some(words::gap(&gap)),
-                Item::End(_) => break,
+        for event in found.events {
+            let event = words::event(event);
+            bytes += event.encoded_len();
+            if let Some(last) = page.events.last()
+                && bytes > PAGE_MAX_BYTES
+            {
+                page.next = last.lsn;
+                break;
             }
+            page.events.push(event);
         }
         Ok(Response::new(page))
     }

@@ -395,11 +395,7 @@ fn step_status(status: pal::StepStatus) -> i32 {
 }
 
 fn final_state(ended: pal::JobState) -> i32 {
-    state(match ended {
-        pal::JobState::Completed => JobState::Completed,
-        pal::JobState::Failed => JobState::Failed,
-        pal::JobState::Cancelled => JobState::Cancelled,
-    })
+    state(ended.into())
 }
 
 fn answered_by(by: pal::AnsweredBy) -> i32 {

@@ -6,7 +6,6 @@ use hyper::http::request::Parts;
 use hyper::{Method, StatusCode};
 use pal::Stream;
 use runtime::{JobSpec, Json};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::answer::{Answer, EVENTS, JSON, TEXT, answer, json, with, with_body};
@@ -15,9 +14,9 @@ use super::query::{Parameters, segment};
 use crate::fault::{Fault, FaultCode};
 use crate::limits::ClientId;
 use crate::logs::LogQuery;
-use crate::service::{PAGE_MAX, Service};
-use crate::watch::{Item, Watch};
-use crate::wire::{Accepted, CancelMany, CancelRequest, DrainRequest, Event, Gap, JobQuery};
+use crate::service::{PAGE_MAX, Service, page_limit};
+use crate::watch::Watch;
+use crate::wire::{Accepted, CancelMany, CancelRequest, DrainRequest, JobQuery};
 
 /// The description of everything here, as OpenAPI 3.1.
 pub const OPENAPI: &str = include_str!("../../openapi.json");
@@ -384,19 +383,6 @@ async fn watch(
     Ok(with_body(StatusCode::OK, EVENTS, body))
 }
 
-/// Some of what has happened.
-#[derive(Serialize)]
-struct HistoryPage {
-    /// The events, oldest first.
-    events: Vec<Event>,
-    /// What to give as `after` for the next page; absent where there is nothing more yet.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next: Option<u64>,
-    /// What the log no longer has of what was asked for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    gap: Option<Gap>,
-}
-
 async fn history(
     service: &Service,
     client: ClientId,
@@ -406,36 +392,8 @@ async fn history(
     let after = parameters.parsed("after", "the number of an entry")?;
     let limit: usize = parameters.parsed("limit", "a number")?.unwrap_or(PAGE_MAX);
     parameters.finish("after, limit")?;
-    if !(1..=PAGE_MAX).contains(&limit) {
-        return Err(Fault::invalid_at(
-            "/query/limit",
-            format!("{limit} is not between 1 and {PAGE_MAX}"),
-        )
-        .into());
-    }
-    let watch = Watch {
-        job,
-        after: Some(after.unwrap_or(0)),
-        without_output: true,
-        history_only: true,
-    };
-    let mut stream = service.watch(client, watch).await?;
-    let mut page = HistoryPage {
-        events: Vec::new(),
-        next: None,
-        gap: None,
-    };
-    while let Some(item) = stream.next().await? {
-        match item {
-            Item::Event(_) if page.events.len() == limit => {
-                page.next = page.events.last().and_then(|event| event.lsn);
-                break;
-            }
-            Item::Event(event) => page.events.push(*event),
-            Item::Gap(gap) => page.gap = Some(gap),
-            Item::End(_) => break,
-        }
-    }
+    let limit = page_limit(limit, "/query/limit")?;
+    let page = service.history_page(client, job, after, limit).await?;
     Ok(json(StatusCode::OK, &page))
 }
 
