@@ -7,7 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use pal::{Delivery, EventKind, Filter, StartAt, Stream};
-use runtime::{JobId, JobResult, JobState, JobView, StepOutput};
+use runtime::{JobId, JobState, JobView, StepOutput};
 use serde_json::Value;
 use wal::Lsn;
 
@@ -220,32 +220,15 @@ impl LogStream {
     async fn job_over(&mut self) -> Result<(), Fault> {
         let service = self.live.service();
         let view = service.get(self.job).await?;
-        let result = service.result_of(&view).await?;
+        let exit_code = match service.result_of(&view).await? {
+            Some(result) => result.exit_code(),
+            // The log has let go of it just now.
+            None => u8::from(view.state != JobState::Completed),
+        };
         self.end(StreamEnd {
-            exit_code: Some(exit_code(view.state, result.as_ref())),
+            exit_code: Some(exit_code),
             ..StreamEnd::job_over(view.state)
         });
         Ok(())
-    }
-}
-
-/// The exit code of a process that stands for a job: that of the job's command, if it is one; else 0 or 1; 128 + n if
-/// signal n ended it.
-#[must_use]
-pub fn exit_code(state: JobState, result: Option<&JobResult>) -> u8 {
-    const FAILED: u8 = 1;
-    const SIGNALLED: i64 = 128;
-    let Some(JobResult::Failed { output, .. }) = result else {
-        return if state == JobState::Completed {
-            0
-        } else {
-            FAILED
-        };
-    };
-    let number = |name: &str| output.get(name).and_then(Value::as_i64);
-    match (number("exit_code"), number("signal")) {
-        (Some(code), _) => u8::try_from(code).unwrap_or(FAILED).max(FAILED),
-        (None, Some(signal)) => u8::try_from(SIGNALLED + signal).unwrap_or(FAILED),
-        (None, None) => FAILED,
     }
 }
