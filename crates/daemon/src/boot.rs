@@ -15,7 +15,7 @@ use tools::ToolBox;
 use wal::{BlobStore, Log, OsStorage, Storage, SyncPolicy};
 
 use crate::cli::{self, exit};
-use crate::config::{Config, Environment, Sync};
+use crate::config::{Config, Environment, Secret, SecretSource, Sync};
 use crate::http::{self, AllowedHosts, Health};
 use crate::instruments::DaemonInstruments;
 
@@ -51,12 +51,14 @@ pub enum BootError {
     #[cfg(feature = "grpc")]
     #[error("cannot serve grpc: {0}")]
     GrpcTls(#[from] api::grpc::TlsError),
-    /// The bearer token of gRPC cannot be had.
-    #[error("cannot read the token of `grpc`: {0}")]
-    GrpcToken(String),
-    /// The bearer token cannot be had.
-    #[error("cannot read the token of `http`: {0}")]
-    Token(String),
+    /// A bearer token cannot be had.
+    #[error("cannot read the token of `{section}`: {reason}")]
+    Token {
+        /// The section of the config that names it.
+        section: &'static str,
+        /// Why.
+        reason: String,
+    },
     /// The runtime could not be started.
     #[error("cannot start the runtime: {0}")]
     Runtime(#[from] runtime::RuntimeError),
@@ -81,10 +83,9 @@ impl BootError {
                 OpenError::Damaged(_) | OpenError::NewerFormat { .. } | OpenError::Visitor { .. },
             )
             | Self::Recover(_) => exit::CORRUPT_LOG,
-            Self::Log(OpenError::Invalid { .. })
-            | Self::Http(_)
-            | Self::Token(_)
-            | Self::GrpcToken(_) => exit::CONFIG,
+            Self::Log(OpenError::Invalid { .. }) | Self::Http(_) | Self::Token { .. } => {
+                exit::CONFIG
+            }
             #[cfg(feature = "grpc")]
             Self::Grpc { .. } | Self::GrpcTls(_) => exit::CONFIG,
             #[cfg(feature = "ipc")]
@@ -370,12 +371,7 @@ pub fn serve_http(
     if !config.http.enabled {
         return Ok(None);
     }
-    let token = config
-        .http
-        .token()
-        .map(|source| source.read(environment))
-        .transpose()
-        .map_err(BootError::Token)?;
+    let token = read_token("http", config.http.token(), environment)?;
     let listener = http::bind(config.http.listen)?;
     let address = listener.local_addr().unwrap_or(config.http.listen);
     let allowed_hosts = AllowedHosts::new(&config.http.allowed_hosts);
@@ -401,6 +397,20 @@ pub fn serve_http(
         stop,
         task,
     }))
+}
+
+/// The bearer token that a section of the config names, if it does.
+///
+/// # Errors
+///
+/// If it is not there.
+pub fn read_token(
+    section: &'static str,
+    source: Option<SecretSource>,
+    environment: &Environment,
+) -> Result<Option<Secret>, BootError> {
+    let read = source.map(|source| source.read(environment)).transpose();
+    read.map_err(|reason| BootError::Token { section, reason })
 }
 
 /// A path that no longer depends on the working directory.

@@ -11,7 +11,26 @@ mod these;
 pub use these::ipc_addresses;
 pub use these::{Site, Transports, serve};
 
+use crate::config::Config;
 use crate::running::Reloaded;
+
+/// Says where nothing will listen although the config says so: this build lacks the feature.
+fn warn_of_absent_features(config: &Config) {
+    for (feature, is_there, is_wanted) in [
+        ("ipc", cfg!(feature = "ipc"), !config.ipc.listen.is_empty()),
+        (
+            "grpc",
+            cfg!(feature = "grpc"),
+            !config.grpc.listen.is_empty(),
+        ),
+    ] {
+        if is_wanted && !is_there {
+            tracing::warn!(
+                "`{feature}.listen` is set, but this build has no feature `{feature}`: nothing listens there"
+            );
+        }
+    }
+}
 
 /// What a client asks of the process.
 pub enum Asked {

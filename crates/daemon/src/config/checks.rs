@@ -16,6 +16,10 @@ pub(crate) fn fit_defaults(config: &mut Config, provenance: &Provenance) {
     }
 }
 
+/// The keys that name the tokens: a variable, or a file.
+const HTTP_TOKEN: [&str; 2] = ["http.token_env", "http.token_file"];
+const GRPC_TOKEN: [&str; 2] = ["grpc.token_env", "grpc.token_file"];
+
 /// Adds every pair of values that cannot both be meant.
 pub(crate) fn conflicts(config: &Config, provenance: &Provenance, errors: &mut Vec<ConfigError>) {
     let conflict = |message: String, keys: [&str; 2], help: &str| {
@@ -30,13 +34,18 @@ pub(crate) fn conflicts(config: &Config, provenance: &Provenance, errors: &mut V
         error.with_related(format!("`{}` comes from", other.0), other.1)
     };
 
-    let http = &config.http;
-    if http.token_env.is_some() && http.token_file.is_some() {
-        errors.push(conflict(
-            "`http.token_env` and `http.token_file` are both set".to_owned(),
-            ["http.token_file", "http.token_env"],
-            "remove one of them: there is one token",
-        ));
+    let (http, grpc) = (&config.http, &config.grpc);
+    for (variable, file, [by_env, by_file]) in [
+        (&http.token_env, &http.token_file, HTTP_TOKEN),
+        (&grpc.token_env, &grpc.token_file, GRPC_TOKEN),
+    ] {
+        if variable.is_some() && file.is_some() {
+            errors.push(conflict(
+                format!("`{by_env}` and `{by_file}` are both set"),
+                [by_file, by_env],
+                "remove one of them: there is one token",
+            ));
+        }
     }
     if http.enabled && !http.listen.ip().is_loopback() && http.token().is_none() {
         let message = format!(
@@ -49,14 +58,6 @@ pub(crate) fn conflicts(config: &Config, provenance: &Provenance, errors: &mut V
         );
     }
 
-    let grpc = &config.grpc;
-    if grpc.token_env.is_some() && grpc.token_file.is_some() {
-        errors.push(conflict(
-            "`grpc.token_env` and `grpc.token_file` are both set".to_owned(),
-            ["grpc.token_file", "grpc.token_env"],
-            "remove one of them: there is one token",
-        ));
-    }
     let without = |set: &'static str, missing: &'static str| {
         let message = format!("`{set}` is set, and `{missing}` is not");
         ConfigError::new(ErrorKind::Conflict, message, provenance.of(set))
@@ -121,8 +122,8 @@ pub(crate) fn references(
     errors: &mut Vec<ConfigError>,
 ) {
     let tokens = [
-        (config.http.token(), ["http.token_env", "http.token_file"]),
-        (config.grpc.token(), ["grpc.token_env", "grpc.token_file"]),
+        (config.http.token(), HTTP_TOKEN),
+        (config.grpc.token(), GRPC_TOKEN),
     ];
     for (source, [by_env, by_file]) in tokens {
         let Some(source) = source else { continue };

@@ -263,7 +263,7 @@ schema! {
         COLD listen: Vec<ListenAddress> = |_| Vec::new();
         /// User ids that may speak to a Unix socket, beside the daemon's own and root. They also need the permission to
         /// open its file.
-        COLD allowed_uids: Vec<usize> = |_| Vec::new();
+        COLD allowed_uids: Vec<u32> = |_| Vec::new();
     }
 
     /// Work over gRPC, in builds with the feature `grpc`. `proto/tinkerbell/v1` says what there is.
@@ -274,7 +274,7 @@ schema! {
         COLD listen: Vec<GrpcAddress> = |_| Vec::new();
         /// User ids that may speak to a Unix socket, beside the daemon's own and root. They also need the permission to
         /// open its file.
-        COLD allowed_uids: Vec<usize> = |_| Vec::new();
+        COLD allowed_uids: Vec<u32> = |_| Vec::new();
         /// The environment variable that holds the bearer token. With one, clients that do not come through a Unix socket
         /// must send `authorization: Bearer TOKEN`, but for health checks.
         COLD token_env: Option<VariableName> = |_| None, shown "none" example "TINKERBELL_GRPC_TOKEN";

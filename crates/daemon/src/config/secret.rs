@@ -63,6 +63,12 @@ impl SecretSource {
     /// The most a secret's file may hold, in bytes.
     const FILE_MAX: u64 = 16 * 1024;
 
+    /// Where a secret is of which the config names a variable or a file.
+    fn of(variable: Option<&VariableName>, file: Option<&PathBuf>) -> Option<Self> {
+        let in_variable = variable.cloned().map(Self::Env);
+        in_variable.or_else(|| file.cloned().map(Self::File))
+    }
+
     /// Takes the secret from where it is.
     ///
     /// # Errors
@@ -107,8 +113,7 @@ impl Grpc {
     /// Where the bearer token is, if one is asked for.
     #[must_use]
     pub fn token(&self) -> Option<SecretSource> {
-        let from_env = self.token_env.clone().map(SecretSource::Env);
-        from_env.or_else(|| self.token_file.clone().map(SecretSource::File))
+        SecretSource::of(self.token_env.as_ref(), self.token_file.as_ref())
     }
 }
 
@@ -116,8 +121,7 @@ impl Http {
     /// Where the bearer token is, if one is asked for.
     #[must_use]
     pub fn token(&self) -> Option<SecretSource> {
-        let from_env = self.token_env.clone().map(SecretSource::Env);
-        from_env.or_else(|| self.token_file.clone().map(SecretSource::File))
+        SecretSource::of(self.token_env.as_ref(), self.token_file.as_ref())
     }
 }
 

@@ -37,16 +37,7 @@ pub async fn serve(
     _: &Pal,
     _: &Registry,
 ) -> Result<Option<Transports>, BootError> {
-    if !config.ipc.listen.is_empty() {
-        tracing::warn!(
-            "`ipc.listen` is set, but this build has no feature `ipc`: nothing listens there"
-        );
-    }
-    if !config.grpc.listen.is_empty() {
-        tracing::warn!(
-            "`grpc.listen` is set, but this build has no feature `grpc`: nothing listens there"
-        );
-    }
+    super::warn_of_absent_features(config);
     Ok(None)
 }
 

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use wal::OsStorage;
 
 use super::Asked;
-use crate::boot::{BootError, DataDir, OpenedLog, unix_ms};
+use crate::boot::{self, BootError, DataDir, OpenedLog, unix_ms};
 use crate::cli;
 use crate::config::{Config, Environment};
 use crate::running::Reloaded;
@@ -86,18 +86,7 @@ pub async fn serve(
         },
         instruments: Instruments::new(registry),
     });
-    #[cfg(not(feature = "ipc"))]
-    if !config.ipc.listen.is_empty() {
-        tracing::warn!(
-            "`ipc.listen` is set, but this build has no feature `ipc`: nothing listens there"
-        );
-    }
-    #[cfg(not(feature = "grpc"))]
-    if !config.grpc.listen.is_empty() {
-        tracing::warn!(
-            "`grpc.listen` is set, but this build has no feature `grpc`: nothing listens there"
-        );
-    }
+    super::warn_of_absent_features(config);
     #[cfg(not(feature = "grpc"))]
     let _ = environment;
     Ok(Some(Transports {
@@ -117,12 +106,7 @@ async fn ipc(config: &Config, service: &Service) -> Result<Vec<api::ipc::Server>
         return Ok(servers);
     }
     let access = api::ipc::Access {
-        uids: config
-            .ipc
-            .allowed_uids
-            .iter()
-            .filter_map(|&uid| u32::try_from(uid).ok())
-            .collect(),
+        uids: config.ipc.allowed_uids.clone(),
     };
     for address in ipc_addresses(config) {
         let bound = api::ipc::bind(&address).await?;
@@ -145,11 +129,7 @@ async fn grpc(
     if config.listen.is_empty() {
         return Ok(servers);
     }
-    let token = config
-        .token()
-        .map(|source| source.read(environment))
-        .transpose()
-        .map_err(BootError::GrpcToken)?;
+    let token = boot::read_token("grpc", config.token(), environment)?;
     let tls = match (&config.tls_cert_file, &config.tls_key_file) {
         (Some(certificate), Some(key)) => {
             let client_ca = config.tls_client_ca_file.as_deref();
@@ -158,11 +138,7 @@ async fn grpc(
         _ => None,
     };
     let access = Access {
-        uids: config
-            .allowed_uids
-            .iter()
-            .filter_map(|&uid| u32::try_from(uid).ok())
-            .collect(),
+        uids: config.allowed_uids.clone(),
         token: token.map(|token| TokenCheck::new(move |given| token.matches(given))),
         tls,
         keep_alive: KeepAlive {
@@ -198,7 +174,7 @@ async fn grpc(
 #[must_use]
 pub fn ipc_addresses(config: &Config) -> Vec<api::ipc::Address> {
     if config.ipc.listen.is_empty() {
-        let socket = crate::boot::absolute(&config.node.data_dir).join("ipc.sock");
+        let socket = boot::absolute(&config.node.data_dir).join("ipc.sock");
         return vec![api::ipc::Address::Unix(socket)];
     }
     let listen = config.ipc.listen.iter();
