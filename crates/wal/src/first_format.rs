@@ -19,29 +19,21 @@
 //! The payload follows, padded to a multiple of 8 with zeros, of which there is at least one byte, and the last is `0xA5`.
 //! The next frame begins where this one ends.
 
-use crc32c::crc32c_append;
-
-use crate::Lsn;
-use crate::format::{u32_at, u64_at};
+use crate::format::u64_at;
 use crate::frame::{FRAME_ALIGN, FRAME_HEADER_BYTES, FrameHeader};
 
 /// Reads a header: see [`crate::frame::Layout::decode`].
 pub(crate) fn decode(seed: u32, bytes: &[u8]) -> Option<FrameHeader> {
     let bytes = bytes.get(..FRAME_HEADER_BYTES)?;
-    let payload_bytes = u32_at(bytes, 4);
+    let common = FrameHeader::read(bytes);
+    let padded_bytes = (common.payload_bytes as usize / FRAME_ALIGN + 1) * FRAME_ALIGN;
     let header = FrameHeader {
-        payload_bytes,
-        first_lsn: Lsn(u64_at(bytes, 8)),
-        count: u32_at(bytes, 16),
-        unsynced: u32_at(bytes, 20),
-        chain: u32_at(bytes, 24),
-        payload_crc: u32_at(bytes, 28),
         mask: u64_at(bytes, 32),
         is_relaxed: true,
-        frame_bytes: FRAME_HEADER_BYTES + (payload_bytes as usize / FRAME_ALIGN + 1) * FRAME_ALIGN,
+        frame_bytes: FRAME_HEADER_BYTES + padded_bytes,
+        ..common
     };
-    let sound = header.is_plausible() && crc32c_append(seed, &bytes[4..]) == u32_at(bytes, 0);
-    sound.then_some(header)
+    header.is_sound(seed, bytes).then_some(header)
 }
 
 /// Takes the mask off a payload.

@@ -82,26 +82,37 @@ impl FrameHeader {
         if room_in_sector(offset) < ROOM_MIN {
             return None;
         }
-        let payload_bytes = u32_at(bytes, 4);
+        let common = FrameHeader::read(bytes);
         let header = FrameHeader {
-            payload_bytes,
+            is_relaxed: u64_at(bytes, 32) != 0,
+            frame_bytes: (frame_end(offset, common.payload_bytes as usize) - offset) as usize,
+            ..common
+        };
+        header.is_sound(life.seed, bytes).then_some(header)
+    }
+
+    /// Reads the fields that both formats have alike. Whose frame it is says what of the others holds.
+    pub(crate) fn read(bytes: &[u8]) -> Self {
+        FrameHeader {
+            payload_bytes: u32_at(bytes, 4),
             first_lsn: Lsn(u64_at(bytes, 8)),
             count: u32_at(bytes, 16),
             unsynced: u32_at(bytes, 20),
             chain: u32_at(bytes, 24),
             payload_crc: u32_at(bytes, 28),
             mask: 0,
-            is_relaxed: u64_at(bytes, 32) != 0,
-            frame_bytes: (frame_end(offset, payload_bytes as usize) - offset) as usize,
-        };
-        // Cheap tests first: recovery tries this at every eighth byte of a torn tail.
-        let sound =
-            header.is_plausible() && crc32c_append(life.seed, &bytes[4..]) == u32_at(bytes, 0);
-        sound.then_some(header)
+            is_relaxed: false,
+            frame_bytes: 0,
+        }
     }
 
-    /// Whether the fields make sense together.
-    pub(crate) fn is_plausible(&self) -> bool {
+    /// Whether the fields make sense together, and are those that were written, with a checksum begun with `seed`.
+    pub(crate) fn is_sound(&self, seed: u32, bytes: &[u8]) -> bool {
+        // Cheap tests first: recovery tries this at every eighth byte of a torn tail.
+        self.is_plausible() && crc32c_append(seed, &bytes[4..]) == u32_at(bytes, 0)
+    }
+
+    fn is_plausible(&self) -> bool {
         self.count >= 1
             && self.count <= self.payload_bytes
             && self.frame_bytes <= FRAME_BYTES_MAX + SECTOR_BYTES as usize

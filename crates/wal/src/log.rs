@@ -292,8 +292,7 @@ impl Log {
         if in_two_steps {
             let end = (self.offset + REACH_BYTES) / SECTOR_BYTES * SECTOR_BYTES;
             written = (end - self.offset) as usize;
-            let begun = file.write_all_at(&self.frame[..written], self.offset);
-            if let Err(error) = begun {
+            if let Err(error) = file.write_all_at(&self.frame[..written], self.offset) {
                 let failure = Failure::new("write to", path, error);
                 return Err(self.fail(failure));
             }
@@ -302,12 +301,12 @@ impl Log {
                 return Err(self.fail(failure));
             }
         }
-        let rest = file.write_all_at(&self.frame[written..], self.offset + written as u64);
-        rest.map_err(|error| {
+        let rest_at = self.offset + written as u64;
+        if let Err(error) = file.write_all_at(&self.frame[written..], rest_at) {
             let failure = Failure::new("write to", path, error);
-            self.failure = Some(failure.clone());
-            AppendError::Failed(failure)
-        })
+            return Err(self.fail(failure));
+        }
+        Ok(())
     }
 
     /// How long until the policy wants [`Log::sync`] to be called; `None` while there is nothing to
