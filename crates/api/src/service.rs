@@ -422,15 +422,9 @@ impl Service {
     }
 
     fn node_of(&self, dump: &runtime::Dump) -> Node {
-        let identity = self.0.options.identity.clone();
         let stage = *self.0.stage.borrow();
         Node {
-            name: identity.name,
-            version: identity.version,
-            commit: identity.commit,
-            features: identity.features,
-            started_ms: identity.started_ms,
-            log_id: identity.log_id,
+            identity: self.0.options.identity.clone(),
             epoch: dump.epoch,
             live_jobs: dump.jobs.len(),
             finished_jobs: dump.finished_jobs,

@@ -9,6 +9,8 @@ use runtime::{JobId, JobState, JobView};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::node::NodeIdentity;
+
 /// One thing that happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Event {
@@ -199,18 +201,9 @@ pub struct ArtifactList {
 /// The node at a glance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
-    /// What it is called.
-    pub name: String,
-    /// The version of the binary.
-    pub version: String,
-    /// The commit it was built from.
-    pub commit: String,
-    /// The features it was built with.
-    pub features: Vec<String>,
-    /// When it was started, in Unix milliseconds.
-    pub started_ms: u64,
-    /// The id of its log.
-    pub log_id: String,
+    /// Who it is.
+    #[serde(flatten)]
+    pub identity: NodeIdentity,
     /// How many times that log has been opened for writing.
     pub epoch: u64,
     /// Jobs that are not over.

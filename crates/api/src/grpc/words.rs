@@ -236,12 +236,12 @@ pub(super) fn node(node: Node) -> pb::Node {
         _ => pb::NodeState::Unspecified,
     };
     pb::Node {
-        name: node.name,
-        version: node.version,
-        commit: node.commit,
-        features: node.features,
-        started_ms: node.started_ms,
-        log_id: node.log_id,
+        name: node.identity.name,
+        version: node.identity.version,
+        commit: node.identity.commit,
+        features: node.identity.features,
+        started_ms: node.identity.started_ms,
+        log_id: node.identity.log_id,
         epoch: node.epoch,
         live_jobs: node.live_jobs as u64,
         finished_jobs: node.finished_jobs as u64,

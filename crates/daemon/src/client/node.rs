@@ -70,20 +70,23 @@ async fn show(session: &Session) -> Result<u8, Failure> {
             "STREAMS",
         ],
         vec![
-            Cell::text(&node.name),
+            Cell::text(&node.identity.name),
             Cell::text(&node.state).painted(state),
-            Cell::text(&node.version),
-            Cell::text(&node.commit),
-            Cell::new(&node.features.join(" "), node.features.clone()),
+            Cell::text(&node.identity.version),
+            Cell::text(&node.identity.commit),
+            Cell::new(
+                &node.identity.features.join(" "),
+                node.identity.features.clone(),
+            ),
             instant(
                 &format!(
                     "{} ({})",
-                    runtime::rfc3339(node.started_ms),
-                    ago(unix_ms(), node.started_ms)
+                    runtime::rfc3339(node.identity.started_ms),
+                    ago(unix_ms(), node.identity.started_ms)
                 ),
-                node.started_ms,
+                node.identity.started_ms,
             ),
-            Cell::text(&node.log_id),
+            Cell::text(&node.identity.log_id),
             Cell::number(node.epoch),
             Cell::number(node.live_jobs),
             Cell::number(node.finished_jobs),
