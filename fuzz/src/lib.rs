@@ -1,6 +1,6 @@
 //! What the fuzz targets do with their bytes, one function each.
 //!
-//! Bytes that somebody else wrote are read in four places: the log, the records in it, config files, job files. Each
+//! Bytes that somebody else wrote are read in five places: the log, the records in it, config files, job files, requests. Each
 //! function here takes any bytes, gives them to one of those readers by the door that everybody uses, and panics if the
 //! reader does, or if what it says does not agree with itself. `fuzz_targets` hands these functions to libFuzzer;
 //! `crates/daemon/tests/corpus.rs` runs them over the committed corpus with the stable toolchain.
@@ -10,4 +10,6 @@ pub mod job;
 pub mod journal;
 pub mod log;
 mod machine;
+#[cfg(feature = "ipc")]
+pub mod request;
 mod scratch;

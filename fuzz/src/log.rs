@@ -25,6 +25,9 @@ const DIR: &str = "/log";
 /// Where a frame's header ends and its payload begins.
 const FRAME_HEADER_BYTES: usize = 40;
 const SEGMENT_HEADER_BYTES: usize = 64;
+const SECTOR_BYTES: usize = 512;
+/// Where in a sector its tag is.
+const TAG_AT: usize = SECTOR_BYTES - 4;
 /// The most that any step may do; no input is worth more time.
 const STEPS_MAX: usize = 64;
 
@@ -279,7 +282,7 @@ impl Subject {
         }
     }
 
-    /// All segments; not the spare one, which holds nothing yet.
+    /// All segments; not the spare ones, which hold nothing that counts.
     fn segments(&self) -> Vec<PathBuf> {
         let mut files = self.disk.files();
         files.retain(|path| path.extension().is_some_and(|extension| extension == "wal"));
@@ -287,7 +290,8 @@ impl Subject {
     }
 
     fn forge_segment_header(&mut self, bytes: &mut [u8], script: &mut Script<'_>) {
-        let (at, size) = [(8, 4), (32, 8), (40, 8), (48, 8), (56, 4)][script.below(5)];
+        let fields = [(8, 4), (32, 8), (40, 8), (48, 8), (56, 4), (12, 4)];
+        let (at, size) = fields[script.below(fields.len())];
         let value = script.edge().to_le_bytes();
         let Some(header) = bytes.get_mut(..SEGMENT_HEADER_BYTES) else {
             return;
@@ -334,23 +338,29 @@ impl Subject {
         };
         let at = last + frame_bytes(bytes, last);
         let payload_bytes = script.below(512);
-        let size = FRAME_HEADER_BYTES + (payload_bytes / 8 + 1) * 8;
+        let end = frame_end(at, payload_bytes);
         let count = script.below(16) as u32;
-        if at + size > bytes.len() {
+        if end.next_multiple_of(SECTOR_BYTES) > bytes.len() {
             return;
         }
         let next = u64_at(bytes, last + 8).wrapping_add(u64::from(u32_at(bytes, last + 16)));
         let chain = u32_at(bytes, last + 28);
-        let frame = &mut bytes[at..at + size];
-        frame.fill(0);
+        // The first sector has one in any case.
+        let tag = u32_at(bytes, TAG_AT);
+        bytes[at..end.next_multiple_of(SECTOR_BYTES)].fill(0);
+        let frame = &mut bytes[at..end];
         frame[4..8].copy_from_slice(&(payload_bytes as u32).to_le_bytes());
         frame[8..16].copy_from_slice(&next.to_le_bytes());
         frame[16..20].copy_from_slice(&count.to_le_bytes());
         frame[24..28].copy_from_slice(&chain.to_le_bytes());
-        for byte in &mut frame[FRAME_HEADER_BYTES..][..payload_bytes] {
+        for byte in &mut frame[FRAME_HEADER_BYTES..] {
             *byte = script.byte().unwrap_or(1);
         }
-        frame[size - 1] = 0xa5;
+        let padding = usize::from(end.is_multiple_of(SECTOR_BYTES)) * 4;
+        bytes[end - padding - 1] = 0xa5;
+        for sector in (at / SECTOR_BYTES..end.div_ceil(SECTOR_BYTES)).map(|at| at * SECTOR_BYTES) {
+            bytes[sector + TAG_AT..sector + SECTOR_BYTES].copy_from_slice(&tag.to_le_bytes());
+        }
         seal_payload(bytes, at);
         self.is_forged = true;
     }
@@ -465,20 +475,37 @@ fn segment_path(first: u64) -> PathBuf {
     Path::new(DIR).join(format!("{first:016x}.wal"))
 }
 
-/// Where the `n`th frame of a segment begins, as the lengths in the headers say.
+/// Where the `n`th frame of a segment begins, as the headers say whose checksums hold.
 fn nth_frame(bytes: &[u8], n: usize) -> Option<usize> {
     let mut at = SEGMENT_HEADER_BYTES;
-    for _ in 0..n {
-        bytes.get(at..at + FRAME_HEADER_BYTES)?;
-        at = at.checked_add(frame_bytes(bytes, at))?;
+    for left in (0..=n).rev() {
+        let header = bytes.get(at..at.checked_add(FRAME_HEADER_BYTES)?)?;
+        // What is left of an earlier life is no frame.
+        if header_crc(bytes, at) != u32_at(header, 0) {
+            return None;
+        }
+        if left > 0 {
+            at = at.checked_add(frame_bytes(bytes, at))?;
+        }
     }
-    let header = bytes.get(at..at.checked_add(FRAME_HEADER_BYTES)?)?;
-    header.iter().any(|&byte| byte != 0).then_some(at)
+    Some(at)
 }
 
 /// The size of the frame at `at`, as its header says.
 fn frame_bytes(bytes: &[u8], at: usize) -> usize {
-    FRAME_HEADER_BYTES + (u32_at(bytes, at + 4) as usize / 8 + 1) * 8
+    frame_end(at, u32_at(bytes, at + 4) as usize) - at
+}
+
+/// Where a frame at `at` ends: see `wal/src/frame.rs`.
+fn frame_end(at: usize, payload_bytes: usize) -> usize {
+    let room = TAG_AT.saturating_sub(at % SECTOR_BYTES + FRAME_HEADER_BYTES);
+    let tags = (payload_bytes + 1).saturating_sub(room).div_ceil(TAG_AT) * 4;
+    let end = (at + FRAME_HEADER_BYTES + payload_bytes + 1 + tags).next_multiple_of(8);
+    if end % SECTOR_BYTES > TAG_AT - FRAME_HEADER_BYTES - 8 {
+        end.next_multiple_of(SECTOR_BYTES)
+    } else {
+        end
+    }
 }
 
 /// Mends the checksum of a frame's payload, and with it that of its header.
@@ -492,9 +519,14 @@ fn seal_payload(bytes: &mut [u8], at: usize) {
 
 /// Mends the checksum of a frame's header.
 fn seal_header(bytes: &mut [u8], at: usize) {
-    let seed = crc32c::crc32c(&bytes[16..32]);
-    let crc = crc32c::crc32c_append(seed, &bytes[at + 4..at + FRAME_HEADER_BYTES]);
-    bytes[at..at + 4].copy_from_slice(&crc.to_le_bytes());
+    let crc = header_crc(bytes, at).to_le_bytes();
+    bytes[at..at + 4].copy_from_slice(&crc);
+}
+
+/// The checksum that a frame's header should have: of the log's id, the segment's life and the header.
+fn header_crc(bytes: &[u8], at: usize) -> u32 {
+    let seed = crc32c::crc32c_append(crc32c::crc32c(&bytes[16..32]), &bytes[12..16]);
+    crc32c::crc32c_append(seed, &bytes[at + 4..at + FRAME_HEADER_BYTES])
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {

@@ -22,6 +22,7 @@ cargo xtask COMMAND
   bench         the figures of benches/README.md, in one run
   fuzz [TARGET] [SECONDS]
                 the fuzz targets, or one of them, for half an hour each or as long as said (docs/fuzzing.md)
+  proto         the Rust code of proto/, written anew
   sanitize      the tests of everything with threads or `unsafe`, under the address sanitizer and the thread sanitizer
 ";
 
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         Some("shuttle") => shuttle(),
         Some("bench") => bench(),
         Some("fuzz") => fuzz(args.next().as_deref(), args.next().as_deref()),
+        Some("proto") => proto(),
         Some("sanitize") => sanitize(),
         _ => Err(USAGE.to_owned()),
     };
@@ -67,6 +69,43 @@ const TOOLS: &[Tool] = &[
         package: "curl",
         purpose: "the probes with a client that is not ours",
     },
+    Tool {
+        program: "openssl",
+        package: "openssl",
+        purpose: "TLS with certificates that are made for the test",
+    },
+];
+
+/// Packages of Python that a test needs, in an environment of their own below `target/tools`.
+struct PythonPackages {
+    environment: &'static str,
+    packages: &'static [&'static str],
+    /// What is not tested without them.
+    purpose: &'static str,
+}
+
+const PYTHON: &[PythonPackages] = &[
+    PythonPackages {
+        environment: "python",
+        packages: &["jsonschema==4.26.0", "schemathesis==4.32.5"],
+        purpose: "that answers are as openapi.json describes them",
+    },
+    PythonPackages {
+        environment: "python-grpc",
+        packages: &[
+            "grpcio==1.85.3",
+            "grpcio-health-checking==1.85.1",
+            "grpcio-reflection==1.85.1",
+            "grpcio-status==1.85.3",
+            "protobuf==7.36.2",
+        ],
+        purpose: "gRPC with clients that are not ours",
+    },
+    PythonPackages {
+        environment: "a2a-sdk",
+        packages: &["a2a-sdk[grpc]==1.3.0"],
+        purpose: "a2a with the protocol's official client",
+    },
 ];
 
 fn test(args: &[String]) -> Done {
@@ -85,10 +124,13 @@ fn test(args: &[String]) -> Done {
             ));
         }
     }
-    if let Err(why) = provide_python(&tools) {
-        missing.push(format!(
-            "{A2A_SDK} (from pip): {why}; not tested: a2a with the protocol's official client"
-        ));
+    for wanted in PYTHON {
+        if let Err(why) = provide_python(wanted, &tools) {
+            missing.push(format!(
+                "packages of Python for {}: {why}; not tested: {}",
+                wanted.environment, wanted.purpose
+            ));
+        }
     }
     let _ = fs::remove_file(&skips);
     let tested = run(Command::new(cargo())
@@ -146,6 +188,13 @@ fn sim(args: &mut dyn Iterator<Item = String>) -> Done {
         .current_dir(root()))
 }
 
+/// The generated code of the `grpc` transport, from `proto/`.
+fn proto() -> Done {
+    run(Command::new(cargo())
+        .args(["run", "--quiet", "--package", "protos"])
+        .current_dir(root()))
+}
+
 /// Makes sure that a program can be found: on the machine, or unpacked from its package below `tools`.
 fn provide(tool: &Tool, tools: &Path) -> Done {
     let bin = tools.join("bin");
@@ -186,26 +235,24 @@ fn provide(tool: &Tool, tools: &Path) -> Done {
     std::os::unix::fs::symlink(&program, bin.join(tool.program)).map_err(|error| error.to_string())
 }
 
-/// The official Python client of Agent2Agent.
-const A2A_SDK: &str = "a2a-sdk[grpc]==1.3.0";
-
-/// Puts it into a virtual environment of its own.
-fn provide_python(tools: &Path) -> Done {
-    let environment = tools.join("a2a-sdk");
-    let marker = environment.join("is-complete");
-    if fs::read_to_string(&marker).is_ok_and(|complete| complete == A2A_SDK) {
+/// Makes sure that an environment of Python has its packages. It is whole when the list of them is beside it.
+fn provide_python(wanted: &PythonPackages, tools: &Path) -> Done {
+    let environment = tools.join(wanted.environment);
+    let list = environment.join("packages.txt");
+    let packages = wanted.packages.join("\n");
+    if fs::read_to_string(&list).is_ok_and(|there| there == packages) {
         return Ok(());
     }
+    if !is_on_path("python3") {
+        return Err("there is no `python3`".to_owned());
+    }
     run(Command::new("python3")
-        .args(["-m", "venv", "--clear"])
+        .args(["-m", "venv"])
         .arg(&environment))?;
-    run(Command::new(environment.join("bin/pip")).args([
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        A2A_SDK,
-    ]))?;
-    fs::write(&marker, A2A_SDK).map_err(|error| error.to_string())
+    run(Command::new(environment.join("bin/pip"))
+        .args(["install", "--quiet", "--disable-pip-version-check"])
+        .args(wanted.packages))?;
+    fs::write(&list, packages).map_err(|error| error.to_string())
 }
 
 /// One thing that must pass: a `cargo` command line and the variables it runs with.
@@ -281,23 +328,28 @@ const CI_STEPS: &[Step] = &[
         "no features",
         &["build", "-p", "daemon", "--no-default-features"],
     ),
-    Step::new(
-        "feature yaml",
-        &[
-            "build",
-            "-p",
-            "daemon",
-            "--no-default-features",
-            "--features",
-            "yaml",
-        ],
-    ),
+    Step::new("feature yaml", &feature("yaml")),
+    Step::new("feature ipc", &feature("ipc")),
+    Step::new("feature grpc", &feature("grpc")),
+    Step::new("feature a2a", &feature("a2a")),
     Step {
         name: "documentation",
         args: &["doc", "--workspace", "--no-deps", "--all-features"],
         variables: &[("RUSTDOCFLAGS", "-D warnings")],
     },
 ];
+
+/// Builds the daemon with one feature alone.
+const fn feature(name: &'static str) -> [&'static str; 6] {
+    [
+        "build",
+        "-p",
+        "daemon",
+        "--no-default-features",
+        "--features",
+        name,
+    ]
+}
 
 fn ci() -> Done {
     let root = root();
@@ -371,7 +423,7 @@ fn timed(name: &str, step: impl FnOnce() -> Done) -> Result<(String, u64), Strin
     Ok((name.to_owned(), started.elapsed().as_secs()))
 }
 
-const FUZZ_TARGETS: [&str; 4] = ["log", "journal", "config", "job"];
+const FUZZ_TARGETS: [&str; 5] = ["log", "journal", "config", "job", "request"];
 /// How long a target runs, in seconds.
 const FUZZ_SECONDS: &str = "1800";
 

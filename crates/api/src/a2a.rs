@@ -21,12 +21,17 @@ mod serve;
 pub mod skill;
 mod story;
 
+pub use crate::server::Server;
+pub use crate::token::TokenCheck;
 pub use card::{Agent, Provider};
-pub use serve::{Access, Server, TokenCheck, serve};
+pub use serve::{Access, serve};
 pub use skill::{AnswerKind, Rule, Skill, Template};
 
 /// The version of the protocol that is spoken.
 pub const VERSION: &str = a2a_types::VERSION;
+
+/// The versions of HTTP that it is spoken over, for TLS.
+pub const PROTOCOLS: &[&str] = &["h2", "http/1.1"];
 
 /// The label that every task carries, with the version of the protocol that made it.
 const LABEL: &str = "a2a";

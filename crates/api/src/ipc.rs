@@ -11,10 +11,13 @@
 mod answer;
 mod body;
 pub mod client;
+#[doc(hidden)]
+pub mod fuzz;
 mod query;
 mod routes;
 mod serve;
 
 pub use crate::listen::{Address, BindError, Bound, ParseAddressError, bind};
+pub use crate::server::Server;
 pub use routes::{OPENAPI, operations};
-pub use serve::{Access, Server, serve};
+pub use serve::{Access, serve};

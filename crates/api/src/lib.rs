@@ -6,9 +6,12 @@
 //! - [`service`]: jobs, signals, results, and the node itself.
 //! - [`watch`] and [`logs`]: what happened since, from the log, and what happens now, without a gap between the two.
 //! - [`limits`]: how much clients may ask at once; [`fault`]: every refusal, with what it means and how to mend it.
+//! - `listen`: Unix domain sockets and vsock, for the transports that are served there.
 //! - [`node`]: what is asked of the process as a whole, which is the daemon's to do.
+//! - `tls` and `token`: what transports that are served over TCP know their clients by.
+//! - `grpc` (feature `grpc`): gRPC over TCP, TLS, a Unix domain socket or vsock.
 //! - `ipc` (feature `ipc`): HTTP/1.1 and JSON over a Unix domain socket or vsock, and its client.
-//! - `a2a` (feature `a2a`): the Agent2Agent protocol, whose tasks are jobs.
+//! - `a2a` (feature `a2a`): the Agent2Agent protocol over TCP, with or without TLS. Its tasks are jobs.
 //!
 //! This crate knows nothing of how a job runs.
 
@@ -16,17 +19,26 @@
 pub mod a2a;
 pub mod artifacts;
 pub mod fault;
+#[cfg(feature = "grpc")]
+pub mod grpc;
 mod instruments;
 #[cfg(feature = "ipc")]
 pub mod ipc;
 pub mod limits;
 #[cfg(feature = "_sockets")]
-mod listen;
+pub mod listen;
+mod live;
 pub mod logs;
 pub mod node;
-#[cfg(any(feature = "_sockets", feature = "a2a"))]
+#[cfg(feature = "_server")]
 mod paced;
+#[cfg(feature = "_server")]
+pub mod server;
 pub mod service;
+#[cfg(feature = "_tls")]
+pub mod tls;
+#[cfg(feature = "_tls")]
+pub mod token;
 pub mod watch;
 pub mod wire;
 

@@ -9,6 +9,10 @@ use std::str::FromStr;
 use tokio::net::{UnixListener, UnixStream};
 use tokio_vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener};
 
+use crate::fault::{Fault, FaultCode};
+use crate::limits::ClientId;
+use crate::server::Duplex;
+
 /// An address to listen on, or to connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
@@ -113,6 +117,46 @@ pub enum Bound {
     Vsock(VsockListener),
 }
 
+/// A client of this machine or of its host: who it is, and whether it may ask.
+pub(crate) struct Local {
+    pub(crate) stream: Box<dyn Duplex>,
+    pub(crate) client: ClientId,
+    pub(crate) refused: Option<Fault>,
+}
+
+impl Bound {
+    /// Waits for the next client. Of those on a Unix socket our own user and root may ask, and the users `uids`, which are
+    /// those of the config key `key`. Dropping the future loses nothing.
+    pub(crate) async fn accept(&self, uids: &[u32], key: &str) -> io::Result<Local> {
+        match self {
+            Bound::Unix(listener, _) => {
+                let (stream, _) = listener.accept().await?;
+                let credentials = stream.peer_cred()?;
+                let uid = credentials.uid();
+                let is_admitted =
+                    uid == 0 || uid == rustix::process::geteuid().as_raw() || uids.contains(&uid);
+                let refused = (!is_admitted).then(|| {
+                    let text = format!("user {uid} may not speak to this daemon (`{key}`)");
+                    Fault::new(FaultCode::Denied, text)
+                });
+                Ok(Local {
+                    stream: Box::new(stream),
+                    client: ClientId::Process(credentials.pid().unwrap_or_default()),
+                    refused,
+                })
+            }
+            Bound::Vsock(listener) => {
+                let (stream, address) = listener.accept().await?;
+                Ok(Local {
+                    stream: Box::new(stream),
+                    client: ClientId::Context(address.cid()),
+                    refused: None,
+                })
+            }
+        }
+    }
+}
+
 /// The file of a socket of ours.
 #[derive(Debug)]
 pub struct SocketFile {
@@ -196,8 +240,8 @@ async fn bind_unix(address: &Address, path: &Path) -> Result<Bound, BindError> {
     }
     remove_stale(address, path).await?;
     // Made under another name, and given its own only with its permissions: it is never open to others.
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let made = path.with_file_name(format!(".{name}.{}", std::process::id()));
+    // Hardly ever longer than `ipc.sock`, since a socket's path has 107 bytes at the most (unix(7)).
+    let made = path.with_file_name(format!(".{}", std::process::id()));
     let _ = std::fs::remove_file(&made);
     let listener = UnixListener::bind(&made).map_err(failed("bind the socket"))?;
     let closed = std::fs::set_permissions(&made, std::fs::Permissions::from_mode(0o600))

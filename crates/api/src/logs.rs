@@ -6,14 +6,15 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use pal::{Delivery, EventKind, Filter, StartAt, Stream, Subscription};
-use runtime::{JobId, JobResult, JobState, StepOutput};
+use pal::{Delivery, EventKind, Filter, StartAt, Stream};
+use runtime::{JobId, JobState, JobView, StepOutput};
 use serde_json::Value;
-use tokio::sync::watch;
+use wal::Lsn;
 
-use crate::fault::Fault;
-use crate::limits::{ClientId, StreamPlace};
-use crate::service::{Service, Stage, blocking, over};
+use crate::fault::{Fault, FaultCode};
+use crate::limits::ClientId;
+use crate::live::Live;
+use crate::service::{Service, blocking};
 use crate::wire::{LogPiece, Logs, StreamEnd};
 
 /// Which output.
@@ -44,23 +45,14 @@ pub enum LogItem {
 /// A stream of output, until the job is over.
 pub struct LogStream {
     ready: VecDeque<LogItem>,
-    live: Subscription,
+    live: Live,
     query: LogQuery,
     job: JobId,
     /// By step, the entry in which the last try ended that the journal has told of.
     told: HashMap<String, u64>,
     /// The newest entry that the live stream has shown.
     seen: u64,
-    stage: watch::Receiver<Stage>,
     ended: bool,
-    service: Service,
-    _place: StreamPlace,
-}
-
-impl Drop for LogStream {
-    fn drop(&mut self) {
-        self.service.instruments().streams.dec();
-    }
 }
 
 impl std::fmt::Debug for LogStream {
@@ -79,18 +71,20 @@ impl Service {
     /// If there is no such job, or the log cannot be read.
     pub async fn logs(&self, word: &str, query: &LogQuery) -> Result<Logs, Fault> {
         let job = self.find(word).await?;
-        let outputs = match job.first_lsn {
-            Some(first) => {
-                let through = self.shown(&job).await?;
-                let (history, id) = (self.history().clone(), job.id);
-                blocking(move || Ok(history.outputs(id, first, through)?)).await?
-            }
-            None => Vec::new(),
-        };
+        let through = self.shown(&job).await?;
+        let outputs = self.outputs(&job, through).await?;
         let pieces = outputs.iter().flat_map(|output| pieces(output, query));
         Ok(Logs {
             pieces: pieces.collect(),
         })
+    }
+
+    async fn outputs(&self, job: &JobView, through: Lsn) -> Result<Vec<StepOutput>, Fault> {
+        let Some(first) = job.first_lsn else {
+            return Ok(Vec::new());
+        };
+        let (history, id) = (self.history().clone(), job.id);
+        blocking(move || Ok(history.outputs(id, first, through)?)).await
     }
 
     /// What a job's steps have printed and are printing, until the job is over. A job that has not begun is waited for.
@@ -106,19 +100,12 @@ impl Service {
     ) -> Result<LogStream, Fault> {
         let place = self.stream_place(client)?;
         let job = self.find(word).await?;
-        let live = self
-            .pal()
-            .subscribe(Filter::job(job.id.as_uuid()), StartAt::Oldest);
+        let filter = Filter::job(job.id.as_uuid());
+        let live = Live::begin(self, place, filter, StartAt::Oldest);
         let through = self.jobs().shown().await?;
         // Asked for again: it may have been made durable, or have ended, meanwhile.
-        let job = self.find(&job.id.to_string()).await?;
-        let outputs = match job.first_lsn {
-            Some(first) => {
-                let (history, id) = (self.history().clone(), job.id);
-                blocking(move || Ok(history.outputs(id, first, through)?)).await?
-            }
-            None => Vec::new(),
-        };
+        let job = self.get(job.id).await?;
+        let outputs = self.outputs(&job, through).await?;
         let mut told = HashMap::new();
         let mut ready = VecDeque::new();
         for output in &outputs {
@@ -126,7 +113,6 @@ impl Service {
             ready.extend(pieces(output, &query).map(LogItem::Piece));
         }
         let is_over = job.last_lsn.is_some_and(|last| last <= through);
-        self.instruments().streams.inc();
         let mut stream = LogStream {
             ready,
             live,
@@ -134,10 +120,7 @@ impl Service {
             job: job.id,
             told,
             seen: 0,
-            stage: self.stage(),
             ended: false,
-            service: self.clone(),
-            _place: place,
         };
         if is_over {
             stream.job_over().await?;
@@ -192,14 +175,8 @@ impl LogStream {
     }
 
     async fn take_live(&mut self) -> Result<(), Fault> {
-        let stage = &mut self.stage;
-        let delivery = tokio::select! {
-            biased;
-            delivery = self.live.recv() => Some(delivery),
-            () = over(stage) => None,
-        };
-        match delivery {
-            Some(Delivery::Event(event)) => {
+        match self.live.next().await {
+            Delivery::Event(event) => {
                 self.seen = event.lsn.unwrap_or(0).max(self.seen);
                 match &event.kind {
                     EventKind::StepOutput {
@@ -219,59 +196,39 @@ impl LogStream {
                             }));
                         }
                     }
-                    EventKind::JobFinished { .. } => self.job_over().await?,
+                    EventKind::JobFinished { .. } => match self.job_over().await {
+                        // It ended as one of the last things of the node, which can no longer be asked about it.
+                        Err(fault) if fault.code == FaultCode::Unavailable => {
+                            self.end(StreamEnd::stopping());
+                        }
+                        told => told?,
+                    },
                     _ => {}
                 }
             }
             // What was missed of a try at work is in the journal once the try is over.
-            Some(Delivery::Lagged { missed }) => {
-                self.service.instruments().streams_lagged.inc();
-                self.end("lagged", Some(missed));
-            }
-            Some(Delivery::Closed) | None => self.end("stopping", None),
+            Delivery::Lagged { missed } => self.end(StreamEnd::lagged(missed)),
+            Delivery::Closed => self.end(StreamEnd::stopping()),
         }
         Ok(())
     }
 
-    fn end(&mut self, reason: &str, missed: Option<u64>) {
-        self.ready.push_back(LogItem::End(StreamEnd {
-            reason: reason.to_owned(),
-            missed,
-            state: None,
-            exit_code: None,
-        }));
+    fn end(&mut self, end: StreamEnd) {
+        self.ready.push_back(LogItem::End(end));
     }
 
     async fn job_over(&mut self) -> Result<(), Fault> {
-        let view = self.service.find(&self.job.to_string()).await?;
-        let result = self.service.result_of(&view).await?;
-        self.ready.push_back(LogItem::End(StreamEnd {
-            reason: "job_over".to_owned(),
-            missed: None,
-            state: Some(view.state),
-            exit_code: Some(exit_code(view.state, result.as_ref())),
-        }));
-        Ok(())
-    }
-}
-
-/// The exit code of a process that stands for a job: that of the job's command, if it is one; else 0 or 1; 128 + n if
-/// signal n ended it.
-#[must_use]
-pub fn exit_code(state: JobState, result: Option<&JobResult>) -> u8 {
-    const FAILED: u8 = 1;
-    const SIGNALLED: i64 = 128;
-    let Some(JobResult::Failed { output, .. }) = result else {
-        return if state == JobState::Completed {
-            0
-        } else {
-            FAILED
+        let service = self.live.service();
+        let view = service.get(self.job).await?;
+        let exit_code = match service.result_of(&view).await? {
+            Some(result) => result.exit_code(),
+            // The log has let go of it just now.
+            None => u8::from(view.state != JobState::Completed),
         };
-    };
-    let number = |name: &str| output.get(name).and_then(Value::as_i64);
-    match (number("exit_code"), number("signal")) {
-        (Some(code), _) => u8::try_from(code).unwrap_or(FAILED).max(FAILED),
-        (None, Some(signal)) => u8::try_from(SIGNALLED + signal).unwrap_or(FAILED),
-        (None, None) => FAILED,
+        self.end(StreamEnd {
+            exit_code: Some(exit_code),
+            ..StreamEnd::job_over(view.state)
+        });
+        Ok(())
     }
 }

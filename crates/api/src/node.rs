@@ -44,7 +44,7 @@ pub struct Reload {
 }
 
 /// Who the process is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeIdentity {
     /// What it is called.
     pub name: String,

@@ -86,6 +86,10 @@ impl fmt::Debug for Service {
 pub const PAGE_MAX: usize = 1_000;
 const PAGE_DEFAULT: usize = 100;
 
+/// How deep JSON of a client may be nested. What can be read at all is twice as deep (128, serde_json's limit), which leaves
+/// room for what programs put it into: a plan that wraps an answer in a larger value, which could be read no more.
+const DEPTH_MAX: usize = 64;
+
 /// How many of the jobs are named that a word may mean.
 const AMBIGUOUS_SHOWN: usize = 5;
 
@@ -167,7 +171,18 @@ impl Service {
                 "the daemon is draining and takes in no more jobs",
             ));
         }
+        check_depth("/input", &spec.input)?;
         Ok(self.jobs().submit(spec).await?)
+    }
+
+    /// The job of this id.
+    ///
+    /// # Errors
+    ///
+    /// If there is none.
+    pub async fn get(&self, id: JobId) -> Result<JobView, Fault> {
+        let view = self.jobs().get(id).await?;
+        view.ok_or_else(|| Fault::no_job(&id.to_string()))
     }
 
     /// The job that people call so: by its id, the beginning or end of one, or its name. Of several of one name it is the
@@ -177,9 +192,8 @@ impl Service {
     ///
     /// If none fits, or several ids do.
     pub async fn find(&self, word: &str) -> Result<JobView, Fault> {
-        if let Ok(id) = word.parse::<JobId>() {
-            let view = self.jobs().get(id).await?;
-            return view.ok_or_else(|| Fault::no_job(word));
+        if let Ok(id) = word.parse() {
+            return self.get(id).await;
         }
         let filter = JobFilter {
             called: Some(word.to_owned()),
@@ -226,14 +240,15 @@ impl Service {
                 questions: Vec::new(),
             });
         };
-        let shown = self.shown(&job).await?;
+        let asked_through = match job.state {
+            JobState::Waiting => Some(self.shown(&job).await?),
+            _ => None,
+        };
         let (history, id, last) = (self.history().clone(), job.id, job.last_lsn);
-        let waits = job.state == JobState::Waiting;
         let (input, result, questions) = blocking(move || {
-            let questions = if waits {
-                open_questions(&history, id, first, shown)?
-            } else {
-                Vec::new()
+            let questions = match asked_through {
+                Some(through) => open_questions(&history, id, first, through)?,
+                None => Vec::new(),
             };
             let result = match last {
                 Some(last) => history.result(id, last)?,
@@ -277,13 +292,7 @@ impl Service {
     ///
     /// If the query makes no sense, or the engine is too busy.
     pub async fn list(&self, query: JobQuery) -> Result<JobList, Fault> {
-        let limit = query.limit.unwrap_or(PAGE_DEFAULT);
-        if !(1..=PAGE_MAX).contains(&limit) {
-            return Err(Fault::invalid_at(
-                "/limit",
-                format!("{limit} is not between 1 and {PAGE_MAX}"),
-            ));
-        }
+        let limit = page_limit(query.limit.unwrap_or(PAGE_DEFAULT), "/limit")?;
         let page = self
             .jobs()
             .list(JobFilter {
@@ -397,6 +406,7 @@ impl Service {
         if name.is_empty() {
             return Err(Fault::invalid_at("/name", "a signal has a name"));
         }
+        check_depth("", &payload)?;
         let job = self.find(word).await?.id;
         self.jobs().signal(job, name, payload).await?;
         Ok(job)
@@ -412,15 +422,9 @@ impl Service {
     }
 
     fn node_of(&self, dump: &runtime::Dump) -> Node {
-        let identity = self.0.options.identity.clone();
         let stage = *self.0.stage.borrow();
         Node {
-            name: identity.name,
-            version: identity.version,
-            commit: identity.commit,
-            features: identity.features,
-            started_ms: identity.started_ms,
-            log_id: identity.log_id,
+            identity: self.0.options.identity.clone(),
             epoch: dump.epoch,
             live_jobs: dump.jobs.len(),
             finished_jobs: dump.finished_jobs,
@@ -495,6 +499,16 @@ impl Service {
     }
 }
 
+fn check_depth(pointer: &str, json: &Json) -> Result<(), Fault> {
+    match json.depth() {
+        0..=DEPTH_MAX => Ok(()),
+        depth => Err(Fault::invalid_at(
+            pointer,
+            format!("is nested {depth} deep, and the limit is {DEPTH_MAX}"),
+        )),
+    }
+}
+
 /// The questions in a journal that have no answer yet.
 fn open_questions(
     history: &History,
@@ -534,17 +548,29 @@ pub(crate) async fn over(stage: &mut watch::Receiver<Stage>) {
     let _ = stage.wait_for(|stage| *stage == Stage::Over).await;
 }
 
+/// How many things of a page a client asks for; `pointer` says where it does.
+pub(crate) fn page_limit(limit: usize, pointer: &str) -> Result<usize, Fault> {
+    if (1..=PAGE_MAX).contains(&limit) {
+        return Ok(limit);
+    }
+    let what = format!("{limit} is not between 1 and {PAGE_MAX}");
+    Err(Fault::invalid_at(pointer, what))
+}
+
 /// Does what blocks where that holds up nobody.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
 ) -> Result<T, Fault> {
     tokio::task::spawn_blocking(work)
         .await
-        .unwrap_or_else(|error| {
-            tracing::error!("work for a client died: {error}");
-            Err(Fault::new(
-                FaultCode::Internal,
-                "the node failed at it; its log says why",
-            ))
-        })
+        .unwrap_or_else(|error| Err(died(&error)))
+}
+
+/// The fault where work for a client panicked.
+pub(crate) fn died(error: &tokio::task::JoinError) -> Fault {
+    tracing::error!("work for a client died: {error}");
+    Fault::new(
+        FaultCode::Internal,
+        "the node failed at it; its log says why",
+    )
 }

@@ -9,16 +9,16 @@
 
 use std::collections::VecDeque;
 
-use pal::{Delivery, EventKind, Filter, StartAt, Subscription};
-use runtime::{Follower, JobId, JobState, JobView};
-use tokio::sync::watch;
+use pal::{Delivery, EventKind, Filter, StartAt};
+use runtime::{Follower, JobId, JobView};
 use tokio::task::JoinHandle;
 use wal::Lsn;
 
 use crate::fault::Fault;
-use crate::limits::{ClientId, StreamPlace};
-use crate::service::{Service, Stage, over};
-use crate::wire::{Event, Gap, StreamEnd};
+use crate::limits::ClientId;
+use crate::live::Live;
+use crate::service::{Service, blocking, died};
+use crate::wire::{Event, Gap, HistoryPage, StreamEnd};
 
 /// What to watch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,23 +55,14 @@ pub struct EventStream {
     /// The history that has not been read yet.
     reading: Option<JoinHandle<Page>>,
     ready: VecDeque<Item>,
-    live: Subscription,
+    live: Live,
     /// What is no newer than this comes from the log.
     through: u64,
     after: u64,
     job: Option<JobId>,
     history_only: bool,
     told_gap: bool,
-    stage: watch::Receiver<Stage>,
     ended: bool,
-    service: Service,
-    _place: StreamPlace,
-}
-
-impl Drop for EventStream {
-    fn drop(&mut self) {
-        self.service.instruments().streams.dec();
-    }
 }
 
 impl std::fmt::Debug for EventStream {
@@ -99,16 +90,25 @@ impl Service {
             job: job.as_ref().map(|job| job.id.as_uuid()),
             without_output: watch.without_output,
         };
-        let live = self.pal().subscribe(filter, StartAt::Now);
+        let live = Live::begin(self, place, filter, StartAt::Now);
         let through = self.jobs().shown().await?;
+        // Looked at again: it may have been made durable since, and then its first events are in the log only.
+        let job = match job {
+            Some(job) => Some(self.get(job.id).await?),
+            None => None,
+        };
         let after = match (watch.after, &job) {
             (Some(after), _) => Lsn(after),
             (None, Some(_)) => Lsn::ZERO,
             (None, None) => through,
         };
         let reading = self.read_history(job.as_ref(), after, through).await?;
-        self.instruments().streams.inc();
-        Ok(EventStream {
+        // Who has seen the last event of a job waits for nothing: there is none to end the stream.
+        let seen_all = job
+            .as_ref()
+            .filter(|job| job.last_lsn.is_some_and(|last| last <= after))
+            .map(|job| job.state);
+        let mut stream = EventStream {
             reading,
             ready: VecDeque::new(),
             live,
@@ -117,11 +117,46 @@ impl Service {
             job: job.map(|job| job.id),
             history_only: watch.history_only,
             told_gap: false,
-            stage: self.stage(),
             ended: false,
-            service: self.clone(),
-            _place: place,
-        })
+        };
+        if let Some(state) = seen_all {
+            stream.end(StreamEnd::job_over(state));
+        }
+        Ok(stream)
+    }
+
+    /// Some of what has happened so far, after the entry `after`: `limit` events at the most.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such job, the log cannot be read, or `client` has as many streams as it may.
+    pub async fn history_page(
+        &self,
+        client: ClientId,
+        job: Option<String>,
+        after: Option<u64>,
+        limit: usize,
+    ) -> Result<HistoryPage, Fault> {
+        let watch = Watch {
+            job,
+            after: Some(after.unwrap_or(0)),
+            without_output: true,
+            history_only: true,
+        };
+        let mut stream = self.watch(client, watch).await?;
+        let mut page = HistoryPage::default();
+        while let Some(item) = stream.next().await? {
+            match item {
+                Item::Event(_) if page.events.len() == limit => {
+                    page.next = page.events.last().and_then(|event| event.lsn);
+                    break;
+                }
+                Item::Event(event) => page.events.push(*event),
+                Item::Gap(gap) => page.gap = Some(gap),
+                Item::End(_) => break,
+            }
+        }
+        Ok(page)
     }
 
     async fn read_history(
@@ -143,7 +178,7 @@ impl Service {
             None => None,
         };
         let runtime = tokio::runtime::Handle::current();
-        let follower = crate::service::blocking(move || {
+        let follower = blocking(move || {
             Ok(match place {
                 Some((job, first)) => history.follow(job, first, after, through)?,
                 None => history.follow_all(after, through, move |job| {
@@ -165,6 +200,12 @@ fn next_page(mut follower: Follower) -> JoinHandle<Page> {
 }
 
 impl EventStream {
+    /// After which entry the stream begins.
+    #[must_use]
+    pub fn after(&self) -> u64 {
+        self.after
+    }
+
     /// The next item; `None` after the last one. Dropping the future loses nothing.
     ///
     /// # Errors
@@ -182,7 +223,9 @@ impl EventStream {
             if let Some(reading) = &mut self.reading {
                 let read = reading.await;
                 self.reading = None;
-                self.take_page(read)?;
+                let taken = self.take_page(read);
+                self.ended |= taken.is_err();
+                taken?;
             } else if self.history_only {
                 self.ended = true;
             } else {
@@ -192,26 +235,8 @@ impl EventStream {
     }
 
     fn take_page(&mut self, read: Result<Page, tokio::task::JoinError>) -> Result<(), Fault> {
-        let failed = |stream: &mut Self, fault| {
-            stream.ended = true;
-            Err(fault)
-        };
-        let (follower, page) = match read {
-            Ok(read) => read,
-            Err(error) => {
-                return failed(
-                    self,
-                    Fault::new(
-                        crate::FaultCode::Internal,
-                        format!("reading the log: {error}"),
-                    ),
-                );
-            }
-        };
-        let page = match page {
-            Ok(page) => page,
-            Err(fault) => return failed(self, fault),
-        };
+        let (follower, page) = read.map_err(|error| died(&error))?;
+        let page = page?;
         if let Some(oldest) = follower.gap()
             && !self.told_gap
         {
@@ -231,37 +256,22 @@ impl EventStream {
     /// Adds an event, and the end of the stream if nothing comes after it.
     fn push(&mut self, event: Event) {
         let over = match event.kind {
-            EventKind::JobFinished { state, .. } if self.job.is_some() => Some(match state {
-                pal::JobState::Completed => JobState::Completed,
-                pal::JobState::Failed => JobState::Failed,
-                pal::JobState::Cancelled => JobState::Cancelled,
-            }),
+            EventKind::JobFinished { state, .. } if self.job.is_some() => Some(state.into()),
             _ => None,
         };
         self.ready.push_back(Item::Event(Box::new(event)));
         if let Some(state) = over {
-            self.end("job_over", None, Some(state));
+            self.end(StreamEnd::job_over(state));
         }
     }
 
-    fn end(&mut self, reason: &str, missed: Option<u64>, state: Option<JobState>) {
-        self.ready.push_back(Item::End(StreamEnd {
-            reason: reason.to_owned(),
-            missed,
-            state,
-            exit_code: None,
-        }));
+    fn end(&mut self, end: StreamEnd) {
+        self.ready.push_back(Item::End(end));
     }
 
     async fn take_live(&mut self) {
-        let stage = &mut self.stage;
-        let delivery = tokio::select! {
-            biased;
-            delivery = self.live.recv() => Some(delivery),
-            () = over(stage) => None,
-        };
-        match delivery {
-            Some(Delivery::Event(event)) => {
+        match self.live.next().await {
+            Delivery::Event(event) => {
                 // What is older comes from the log, or was seen before; what has no number is only ever live.
                 let is_new = event
                     .lsn
@@ -270,11 +280,8 @@ impl EventStream {
                     self.push(Event::from(&*event));
                 }
             }
-            Some(Delivery::Lagged { missed }) => {
-                self.service.instruments().streams_lagged.inc();
-                self.end("lagged", Some(missed), None);
-            }
-            Some(Delivery::Closed) | None => self.end("stopping", None, None),
+            Delivery::Lagged { missed } => self.end(StreamEnd::lagged(missed)),
+            Delivery::Closed => self.end(StreamEnd::stopping()),
         }
     }
 }

@@ -9,6 +9,8 @@ use runtime::{JobId, JobState, JobView};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::node::NodeIdentity;
+
 /// One thing that happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Event {
@@ -199,18 +201,9 @@ pub struct ArtifactList {
 /// The node at a glance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
-    /// What it is called.
-    pub name: String,
-    /// The version of the binary.
-    pub version: String,
-    /// The commit it was built from.
-    pub commit: String,
-    /// The features it was built with.
-    pub features: Vec<String>,
-    /// When it was started, in Unix milliseconds.
-    pub started_ms: u64,
-    /// The id of its log.
-    pub log_id: String,
+    /// Who it is.
+    #[serde(flatten)]
+    pub identity: NodeIdentity,
     /// How many times that log has been opened for writing.
     pub epoch: u64,
     /// Jobs that are not over.
@@ -271,7 +264,7 @@ impl Default for DrainRequest {
 }
 
 /// The end of a stream.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamEnd {
     /// `job_over`, `stopping` or `lagged`.
     pub reason: String,
@@ -285,6 +278,44 @@ pub struct StreamEnd {
     /// With `job_over`, in a stream of logs: what the job's command exited with, if it is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<u8>,
+}
+
+impl StreamEnd {
+    pub(crate) fn lagged(missed: u64) -> Self {
+        Self {
+            reason: "lagged".to_owned(),
+            missed: Some(missed),
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn stopping() -> Self {
+        Self {
+            reason: "stopping".to_owned(),
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn job_over(state: JobState) -> Self {
+        Self {
+            reason: "job_over".to_owned(),
+            state: Some(state),
+            ..Self::default()
+        }
+    }
+}
+
+/// Some of what has happened.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct HistoryPage {
+    /// The events, oldest first.
+    pub events: Vec<Event>,
+    /// What to give as `after` for the next page; absent where there is nothing more yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<u64>,
+    /// What the log no longer has of what was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gap: Option<Gap>,
 }
 
 /// What happened before a stream begins that the log no longer has.

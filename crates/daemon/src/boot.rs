@@ -15,7 +15,9 @@ use tools::ToolBox;
 use wal::{BlobStore, Log, OsStorage, Storage, SyncPolicy};
 
 use crate::cli::{self, exit};
-use crate::config::{Config, Environment, Sync};
+#[cfg(feature = "_tls")]
+use crate::config::TlsSource;
+use crate::config::{Config, Environment, Secret, SecretSource, Sync};
 use crate::http::{self, AllowedHosts, Health};
 use crate::instruments::DaemonInstruments;
 
@@ -38,18 +40,43 @@ pub enum BootError {
     #[cfg(feature = "ipc")]
     #[error("cannot serve ipc: {0}")]
     Ipc(#[from] api::ipc::BindError),
-    /// The address of the a2a transport cannot be had.
+    /// An address of gRPC cannot be had.
+    #[cfg(feature = "grpc")]
+    #[error("cannot serve grpc: {error}{}", http::held_by(.holder.as_ref()))]
+    Grpc {
+        /// Why.
+        error: api::grpc::BindError,
+        /// Who has it, where that can be known.
+        holder: Option<http::Holder>,
+    },
+    /// The address of a2a cannot be had.
     #[cfg(feature = "a2a")]
-    #[error("cannot serve a2a on {address} (`a2a.listen`): {source}")]
+    #[error("cannot serve a2a: cannot listen on {address}: {source}{}", http::held_by(.holder.as_ref()))]
     A2a {
         /// The address that was asked for.
         address: std::net::SocketAddr,
         /// What the system said.
         source: std::io::Error,
+        /// Who has it, where that can be known.
+        holder: Option<http::Holder>,
     },
-    /// The bearer token cannot be had.
-    #[error("cannot read the token of `http`: {0}")]
-    Token(String),
+    /// The certificates of a transport cannot be used.
+    #[cfg(feature = "_tls")]
+    #[error("cannot serve {section}: {source}")]
+    Tls {
+        /// The section of the config that names them.
+        section: &'static str,
+        /// What is wrong with them.
+        source: api::tls::TlsError,
+    },
+    /// A bearer token cannot be had.
+    #[error("cannot read the token of `{section}`: {reason}")]
+    Token {
+        /// The section of the config that names it.
+        section: &'static str,
+        /// Why.
+        reason: String,
+    },
     /// The runtime could not be started.
     #[error("cannot start the runtime: {0}")]
     Runtime(#[from] runtime::RuntimeError),
@@ -74,7 +101,13 @@ impl BootError {
                 OpenError::Damaged(_) | OpenError::NewerFormat { .. } | OpenError::Visitor { .. },
             )
             | Self::Recover(_) => exit::CORRUPT_LOG,
-            Self::Log(OpenError::Invalid { .. }) | Self::Http(_) | Self::Token(_) => exit::CONFIG,
+            Self::Log(OpenError::Invalid { .. }) | Self::Http(_) | Self::Token { .. } => {
+                exit::CONFIG
+            }
+            #[cfg(feature = "_tls")]
+            Self::Tls { .. } => exit::CONFIG,
+            #[cfg(feature = "grpc")]
+            Self::Grpc { .. } => exit::CONFIG,
             #[cfg(feature = "ipc")]
             Self::Ipc(_) => exit::CONFIG,
             #[cfg(feature = "a2a")]
@@ -108,6 +141,21 @@ impl BootError {
                 Some("`node.data_dir` must be a directory that this user may write to".to_owned())
             }
             Self::Http(error) => Some(error.help()),
+            #[cfg(feature = "grpc")]
+            Self::Grpc { error, .. } => Some(match error {
+                api::grpc::BindError::Tcp { .. } => {
+                    "set `grpc.listen` to another address or port, or to port 0 for a free one"
+                        .to_owned()
+                }
+                api::grpc::BindError::Local(_) => {
+                    "set `grpc.listen` to a path in a directory of this user's own".to_owned()
+                }
+            }),
+            #[cfg(feature = "_tls")]
+            Self::Tls { section, .. } => Some(format!(
+                "`{section}.tls_cert_file`, `{section}.tls_key_file` and `{section}.tls_client_ca_file` must be PEM files \
+                 that this user may read"
+            )),
             #[cfg(feature = "a2a")]
             Self::A2a { .. } => Some(
                 "set `a2a.listen` to another address, or to port 0 for a free one, or `a2a.enabled` to false".to_owned(),
@@ -348,12 +396,7 @@ pub fn serve_http(
     if !config.http.enabled {
         return Ok(None);
     }
-    let token = config
-        .http
-        .token()
-        .map(|source| source.read(environment))
-        .transpose()
-        .map_err(BootError::Token)?;
+    let token = read_token("http", config.http.token(), environment)?;
     let listener = http::bind(config.http.listen)?;
     let address = listener.local_addr().unwrap_or(config.http.listen);
     let allowed_hosts = AllowedHosts::new(&config.http.allowed_hosts);
@@ -379,6 +422,53 @@ pub fn serve_http(
         stop,
         task,
     }))
+}
+
+/// The bearer token that a section of the config names, if it does.
+///
+/// # Errors
+///
+/// If it is not there.
+pub fn read_token(
+    section: &'static str,
+    source: Option<SecretSource>,
+    environment: &Environment,
+) -> Result<Option<Secret>, BootError> {
+    let read = source.map(|source| source.read(environment)).transpose();
+    read.map_err(|reason| BootError::Token { section, reason })
+}
+
+/// Reads the certificates of a section of the config, if it names any. `protocols` are what its transport speaks.
+///
+/// # Errors
+///
+/// What is wrong with them.
+#[cfg(feature = "_tls")]
+pub fn read_tls(
+    section: &'static str,
+    source: Option<TlsSource<'_>>,
+    protocols: &[&str],
+) -> Result<Option<api::tls::Tls>, BootError> {
+    let read = |source: TlsSource<'_>| {
+        let files = api::tls::TlsFiles {
+            certificate: source.certificate,
+            key: source.key,
+            client_ca: source.client_ca,
+        };
+        api::tls::Tls::from_files(files, protocols)
+    };
+    let read = source.map(read).transpose();
+    read.map_err(|source| BootError::Tls { section, source })
+}
+
+/// Who has an address, if that is why it cannot be had and the kernel tells.
+#[cfg(feature = "_tls")]
+pub(crate) fn holder_of(
+    address: std::net::SocketAddr,
+    error: &std::io::Error,
+) -> Option<http::Holder> {
+    let is_taken = error.kind() == std::io::ErrorKind::AddrInUse;
+    is_taken.then(|| http::holder(address)).flatten()
 }
 
 /// A path that no longer depends on the working directory.

@@ -3,6 +3,8 @@
 //! The one definition from which parsing, `--help`, completions and the man page are made. Data goes to standard output,
 //! messages to standard error; `--json` where a command prints data; exit codes are those of [`exit`].
 
+#[cfg(feature = "ipc")]
+mod client;
 mod config;
 pub mod exit;
 
@@ -13,6 +15,11 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
+#[cfg(feature = "ipc")]
+pub use client::{
+    AnswerArgs, ArtifactsArgs, AskArgs, CancelArgs, ContextCommand, DaemonArgs, FollowArgs,
+    JobArgs, ListArgs, LogsArgs, NodeCommand, PriorityArg, SignalArgs, SubmitArgs, WatchArgs,
+};
 pub use config::{check_config, show_config, write_errors};
 
 use crate::config::{Duration, Environment, LoadOptions, SetFlag};
@@ -37,8 +44,9 @@ const LONG_VERSION: &str = concat!(
 const AFTER_HELP: &str = "\
 Without a command the daemon runs, until a signal ends it.
 
-Exit codes: 0 ok; 1 what was asked failed; 64 usage; 65 damaged log; 70 internal error; 74 disk failed;
-75 another daemon holds the log; 78 bad config; 128+n ended by signal n. `job run` passes on the job's own code.";
+Exit codes: 0 ok; 1 what was asked failed; 64 usage; 65 damaged log; 69 no daemon to ask; 70 internal error;
+74 disk failed; 75 another daemon holds the log; 78 bad config; 128+n ended by signal n. `job run`, and `--follow`
+where there is one, pass on the job's own code. `node reload`: 3 refused, 4 some keys wait for a restart.";
 
 /// Runs durable agent jobs: every step is journaled, nothing that was finished is done twice.
 #[derive(Clone, Debug, Parser)]
@@ -88,6 +96,14 @@ pub enum Command {
     /// Run jobs
     #[command(subcommand)]
     Job(JobCommand),
+    /// Ask a running daemon about itself
+    #[cfg(feature = "ipc")]
+    #[command(subcommand)]
+    Node(NodeCommand),
+    /// Give daemons names
+    #[cfg(feature = "ipc")]
+    #[command(subcommand)]
+    Context(ContextCommand),
     /// Read the write-ahead log
     #[command(subcommand)]
     Log(LogCommand),
@@ -126,6 +142,39 @@ pub enum ConfigCommand {
 pub enum JobCommand {
     /// Run one job in the foreground, show what it does, and exit with its exit code
     Run(JobRunArgs),
+    /// Submit a job to a running daemon; its id is printed once it is durable
+    #[cfg(feature = "ipc")]
+    Submit(SubmitArgs),
+    /// List jobs, the newest first
+    #[cfg(feature = "ipc")]
+    List(ListArgs),
+    /// Show a job: what it does, what it waits for, what it came to
+    #[cfg(feature = "ipc")]
+    Show(JobArgs),
+    /// Show what happens, from the log and live, over restarts of the daemon
+    #[cfg(feature = "ipc")]
+    Watch(WatchArgs),
+    /// Ask for jobs to end
+    #[cfg(feature = "ipc")]
+    Cancel(CancelArgs),
+    /// Send a job what it waits for
+    #[cfg(feature = "ipc")]
+    Signal(SignalArgs),
+    /// Say yes to what a job asks
+    #[cfg(feature = "ipc")]
+    Approve(AnswerArgs),
+    /// Say no to what a job asks
+    #[cfg(feature = "ipc")]
+    Deny(AnswerArgs),
+    /// Print what a job's steps printed: its standard output to ours, its standard error to ours
+    #[cfg(feature = "ipc")]
+    Logs(LogsArgs),
+    /// Print what a job came to
+    #[cfg(feature = "ipc")]
+    Result(JobArgs),
+    /// List what a job handed out, or print one of it
+    #[cfg(feature = "ipc")]
+    Artifacts(ArtifactsArgs),
 }
 
 /// How to run one job.

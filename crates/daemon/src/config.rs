@@ -32,10 +32,12 @@ pub use environment::Environment;
 pub use error::{ConfigError, ConfigErrors, ErrorKind};
 pub use job::{Job, JobName, Source, StartupJob};
 pub use layers::{SetFlag, Warning};
-pub use names::{HostName, ListenAddress, LogFilter, MediaType, NodeName, Url, VariableName};
+pub use names::{
+    GrpcAddress, HostName, ListenAddress, LogFilter, MediaType, NodeName, Url, VariableName,
+};
 pub use origin::{Origin, Position, Provenance};
 pub use schema::Config;
-pub use secret::{Secret, SecretSource};
+pub use secret::{Secret, SecretSource, TlsSource};
 pub use show::{Changes, diff, example, show_json, show_toml};
 pub use skill::{A2aSkill, SkillRule};
 pub use syntax::{DEPTH_MAX, FILE_MAX, Format};

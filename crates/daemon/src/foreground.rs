@@ -13,7 +13,7 @@ use crate::boot::BootError;
 use crate::cli::exit;
 use crate::config::Job;
 use crate::console::{Console, ConsoleForm};
-use crate::inspect::{JobResult, LogView};
+use crate::inspect::LogView;
 use crate::running::{Settings, StopReason, init, or_never};
 use crate::signal::{Signal, Signals};
 use crate::startup::job_spec;
@@ -97,7 +97,7 @@ pub async fn run_job(
     let result = LogView::open(&data_dir)?.result(id)?;
     let code = match (&result, signalled) {
         (_, Some(number)) => exit::forced_by(number),
-        (Some((_, result)), None) => code_of(result),
+        (Some((_, result)), None) => result.exit_code(),
         (None, None) => exit::INTERNAL,
     };
     if let ConsoleForm::Lines(_) = form {
@@ -113,21 +113,6 @@ pub async fn run_job(
         );
     }
     Ok(code)
-}
-
-fn code_of(result: &JobResult) -> u8 {
-    let JobResult::Failed { output, .. } = result else {
-        return match result {
-            JobResult::Completed(_) => exit::OK,
-            _ => exit::FAILED,
-        };
-    };
-    let number = |name| output.get(name).and_then(Value::as_i64);
-    match (number("exit_code"), number("signal")) {
-        (Some(code), _) => u8::try_from(code).unwrap_or(exit::FAILED).max(exit::FAILED),
-        (None, Some(signal)) => i32::try_from(signal).map_or(exit::FAILED, exit::forced_by),
-        (None, None) => exit::FAILED,
-    }
 }
 
 /// Waits for the job's last event. Events can be missed; the job's state cannot, so it is asked for after every gap.

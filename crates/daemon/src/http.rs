@@ -32,6 +32,8 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 pub use bind::{BindError, Holder, bind};
+#[cfg(feature = "_tls")]
+pub(crate) use bind::{held_by, holder};
 pub use guard::AllowedHosts;
 pub use health::{Check, Health, State};
 pub use probe::{ProbeError, ProbeReport, probe};

@@ -6,8 +6,8 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-use runtime::entry::{Ending, Entry, Record};
-use runtime::{JobId, Payloads, Recorded, ReplayError, Replayed};
+use runtime::entry::{Entry, Record};
+use runtime::{JobId, JobResult, Payloads, Recorded, ReplayError, Replayed};
 use serde_json::{Map, Value, json};
 use wal::{BlobStore, Lsn, OsStorage, ReadError, Reader, Storage};
 
@@ -184,8 +184,7 @@ impl LogView {
                     named = Some(job);
                 }
                 // People see the end of an id, since ids of one minute begin alike; programs cut the beginning.
-                let (id, part) = (job.to_string(), given.to_lowercase());
-                if part.len() >= 4 && (id.starts_with(&part) || id.ends_with(&part)) {
+                if job.is_called(given) {
                     begun.push(job);
                 }
             }
@@ -242,25 +241,8 @@ impl LogView {
             return Ok(None);
         };
         let payloads = self.payloads()?;
-        let load = |stored: &runtime::Stored| {
-            payloads
-                .load(stored)
-                .map(|payload| payload.json().value())
-                .map_err(|error| InspectError::Replay(ReplayError::Input(error)))
-        };
-        let result = match ending {
-            Ending::Completed { output } => JobResult::Completed(load(&output)?),
-            Ending::Failed {
-                code,
-                message,
-                output,
-            } => JobResult::Failed {
-                code,
-                message,
-                output: output.as_ref().map(load).transpose()?.unwrap_or_default(),
-            },
-            Ending::Cancelled { reason } => JobResult::Cancelled { reason },
-        };
+        let result = JobResult::of(ending, &payloads)
+            .map_err(|error| InspectError::Replay(ReplayError::Input(error)))?;
         Ok(Some((last.lsn, result)))
     }
 
@@ -269,27 +251,6 @@ impl LogView {
         // Nothing is stored here, so what would be stored as a blob does not matter.
         Ok(Arc::new(Payloads::new(Arc::new(blobs), usize::MAX)))
     }
-}
-
-/// What a job came to.
-#[derive(Clone, Debug, PartialEq)]
-pub enum JobResult {
-    /// It gave this.
-    Completed(Value),
-    /// It failed.
-    Failed {
-        /// A stable word for what went wrong.
-        code: String,
-        /// What went wrong, for people.
-        message: String,
-        /// What it gave all the same.
-        output: Value,
-    },
-    /// It was cancelled.
-    Cancelled {
-        /// Why.
-        reason: String,
-    },
 }
 
 /// A record as a line of `log cat` shows it: `{"lsn", "job", "type", …}`. Payloads that stand in the record are shown

@@ -11,6 +11,8 @@
 
 pub mod boot;
 pub mod cli;
+#[cfg(feature = "ipc")]
+mod client;
 pub mod config;
 pub mod console;
 pub mod foreground;
@@ -65,6 +67,14 @@ pub fn main(args: impl IntoIterator<Item = std::ffi::OsString>) -> u8 {
         None => return run_daemon(&cli.global, environment, started),
         Some(Command::Job(JobCommand::Run(args))) => {
             return run_job(&cli.global, &args, environment, started);
+        }
+        #[cfg(feature = "ipc")]
+        Some(Command::Job(command)) => return client::job(&cli.global, &environment, command),
+        #[cfg(feature = "ipc")]
+        Some(Command::Node(command)) => return client::node(&cli.global, &environment, command),
+        #[cfg(feature = "ipc")]
+        Some(Command::Context(command)) => {
+            return client::context(&cli.global, &environment, command);
         }
         Some(Command::Config(ConfigCommand::Check { offline })) => {
             cli::check_config(&cli.global.load_options(environment, offline), out, err)

@@ -152,8 +152,8 @@ pub async fn init(settings: Settings) -> Result<Running, BootError> {
 
     let transports = match with_http {
         true => {
-            let means = (&registry, &load_options.environment);
-            transports::serve(&config, site, &runtime, &pal, means).await?
+            let environment = &load_options.environment;
+            transports::serve(&config, environment, site, &runtime, &pal, &registry).await?
         }
         false => None,
     };

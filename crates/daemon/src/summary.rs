@@ -3,10 +3,11 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 
+use runtime::JobResult;
 use serde_json::Value;
 
 use crate::boot::absolute;
-use crate::inspect::{JobResult, LogView};
+use crate::inspect::LogView;
 use crate::neutral::one_line;
 use crate::running::{Running, StopReason};
 use crate::startup::{StartOutcome, StartedJob};
@@ -76,7 +77,7 @@ impl Summary {
             }
             shown.get_or_insert(name);
             match result.map(|(_, result)| result) {
-                Some(JobResult::Completed(result)) => write_output(out, &result)?,
+                Some(JobResult::Completed { output }) => write_output(out, &output)?,
                 Some(JobResult::Failed { message, .. }) => {
                     writeln!(out, "  failed      {}", one_line(&message))?;
                 }

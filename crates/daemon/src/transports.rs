@@ -14,15 +14,28 @@ mod a2a;
 pub use these::ipc_addresses;
 pub use these::{Site, Transports, serve};
 
+use crate::config::Config;
 use crate::running::Reloaded;
 
-/// Says it to whoever has written skills for a build that cannot serve them.
-#[cfg(not(feature = "a2a"))]
-fn say_a2a_is_absent(config: &crate::config::Config, _: &crate::config::Environment) {
-    if config.a2a.enabled && !config.a2a_skills.is_empty() {
-        tracing::warn!(
-            "there are skills (`a2a.skill`), but this build has no feature `a2a`: nobody can ask for them"
-        );
+/// Says where nothing will listen although the config says so: this build lacks the feature.
+fn warn_of_absent_features(config: &Config) {
+    let (ipc, grpc) = (&config.ipc.listen, &config.grpc.listen);
+    let has_skills = config.a2a.enabled && !config.a2a_skills.is_empty();
+    for (feature, is_there, key, is_set) in [
+        ("ipc", cfg!(feature = "ipc"), "ipc.listen", !ipc.is_empty()),
+        (
+            "grpc",
+            cfg!(feature = "grpc"),
+            "grpc.listen",
+            !grpc.is_empty(),
+        ),
+        ("a2a", cfg!(feature = "a2a"), "a2a.skill", has_skills),
+    ] {
+        if is_set && !is_there {
+            tracing::warn!(
+                "`{key}` is set, but this build has no feature `{feature}`: nothing listens there"
+            );
+        }
     }
 }
 

@@ -47,3 +47,9 @@ fn configs_of_the_corpus_are_read_or_refused() {
 fn jobs_of_the_corpus_are_run_or_refused() {
     replay("job", targets::job::run);
 }
+
+#[cfg(feature = "ipc")]
+#[test]
+fn requests_of_the_corpus_are_read_or_refused() {
+    replay("request", targets::request::run);
+}

@@ -243,6 +243,18 @@ pub enum Ending {
     },
 }
 
+impl Ending {
+    /// How it is shown: the state that the job is in, and why, if it did not complete.
+    #[must_use]
+    pub fn shown(&self) -> (pal::JobState, Option<&str>) {
+        match self {
+            Self::Completed { .. } => (pal::JobState::Completed, None),
+            Self::Failed { message, .. } => (pal::JobState::Failed, Some(message)),
+            Self::Cancelled { reason } => (pal::JobState::Cancelled, Some(reason)),
+        }
+    }
+}
+
 /// All that recovery needs of the history before it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Checkpoint {

@@ -91,6 +91,51 @@ pub enum JobResult {
     },
 }
 
+impl JobResult {
+    /// Reads what an ending names.
+    ///
+    /// # Errors
+    ///
+    /// If a blob is missing or damaged.
+    pub fn of(ending: Ending, payloads: &Payloads) -> Result<Self, PayloadError> {
+        let load = |stored: &Stored| payloads.load(stored).map(|payload| payload.json().value());
+        Ok(match ending {
+            Ending::Completed { output } => Self::Completed {
+                output: load(&output)?,
+            },
+            Ending::Failed {
+                code,
+                message,
+                output,
+            } => Self::Failed {
+                code,
+                message,
+                output: output.as_ref().map(load).transpose()?.unwrap_or_default(),
+            },
+            Ending::Cancelled { reason } => Self::Cancelled { reason },
+        })
+    }
+
+    /// The exit code of a process that stands for the job: that of the job's command, if it is one; else 0 or 1; 128 + n
+    /// if signal n ended it.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        const FAILED: u8 = 1;
+        const SIGNALLED: i64 = 128;
+        let output = match self {
+            Self::Completed { .. } => return 0,
+            Self::Cancelled { .. } => return FAILED,
+            Self::Failed { output, .. } => output,
+        };
+        let number = |name: &str| output.get(name).and_then(Value::as_i64);
+        match (number("exit_code"), number("signal")) {
+            (Some(code), _) => u8::try_from(code).unwrap_or(FAILED).max(FAILED),
+            (None, Some(signal)) => u8::try_from(SIGNALLED + signal).unwrap_or(FAILED),
+            (None, None) => FAILED,
+        }
+    }
+}
+
 /// What one try of a step gave.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepOutput {
@@ -225,24 +270,7 @@ impl History {
         let Some((_, Entry::Finished { ending, .. })) = entries.into_iter().next() else {
             return Ok(None);
         };
-        Ok(Some(match ending {
-            Ending::Completed { output } => JobResult::Completed {
-                output: self.load(&output)?.value(),
-            },
-            Ending::Failed {
-                code,
-                message,
-                output,
-            } => JobResult::Failed {
-                code,
-                message,
-                output: match &output {
-                    Some(output) => self.load(output)?.value(),
-                    None => Value::Null,
-                },
-            },
-            Ending::Cancelled { reason } => JobResult::Cancelled { reason },
-        }))
+        Ok(Some(JobResult::of(ending, &self.payloads)?))
     }
 
     /// What the finished tries of a job's steps gave, in the order in which they ended.
@@ -623,14 +651,10 @@ impl Teller {
             }
             Entry::Finished { at_ms, ending, .. } => {
                 self.now_ms = at_ms;
-                let (state, error) = match ending {
-                    Ending::Completed { .. } => (pal::JobState::Completed, None),
-                    Ending::Failed { message, .. } => (pal::JobState::Failed, Some(message)),
-                    Ending::Cancelled { reason } => (pal::JobState::Cancelled, Some(reason)),
-                };
+                let (state, error) = ending.shown();
                 EventKind::JobFinished {
                     state,
-                    error,
+                    error: error.map(str::to_owned),
                     duration_us: micros_between(self.submitted_ms, at_ms),
                 }
             }

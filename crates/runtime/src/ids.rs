@@ -31,6 +31,19 @@ impl JobId {
         self.0
     }
 
+    /// Whether people may mean this job by `word`: it is the beginning or the end of the id, in whatever case.
+    #[must_use]
+    pub fn is_called(self, word: &str) -> bool {
+        /// Ids of one minute begin alike; what is shorter says nothing.
+        const PART_MIN: usize = 4;
+        let mut buffer = [0; uuid::fmt::Hyphenated::LENGTH];
+        let id = self.0.hyphenated().encode_lower(&mut buffer).as_bytes();
+        let (word, count) = (word.as_bytes(), word.len());
+        let begins = || id[..count].eq_ignore_ascii_case(word);
+        let ends = || id[id.len() - count..].eq_ignore_ascii_case(word);
+        (PART_MIN..=id.len()).contains(&count) && (begins() || ends())
+    }
+
     /// The id as a number: a seed for what must be derived from it alone.
     #[must_use]
     pub fn as_u128(self) -> u128 {

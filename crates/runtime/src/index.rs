@@ -9,6 +9,7 @@ use wal::Lsn;
 use crate::entry::{Ending, StoredSpec};
 use crate::ids::JobId;
 use crate::job::JobView;
+use crate::jobs::JobFilter;
 use crate::spec::{Fingerprint, JobState};
 
 /// A job that is over.
@@ -55,21 +56,27 @@ impl FinishedJob {
         ending: &Ending,
         (first_lsn, last_lsn): (Lsn, Lsn),
     ) -> Self {
-        let (state, error) = match ending {
-            Ending::Completed { .. } => (JobState::Completed, None),
-            Ending::Failed { message, .. } => (JobState::Failed, Some(message.as_str().into())),
-            Ending::Cancelled { reason } => (JobState::Cancelled, Some(reason.as_str().into())),
-        };
+        let (state, error) = ending.shown();
         Self {
             id,
             spec: spec.into(),
-            state,
-            error,
+            state: state.into(),
+            error: error.map(Into::into),
             submitted_ms,
             finished_ms,
             first_lsn,
             last_lsn,
         }
+    }
+
+    /// Whether a filter is meant for it. Looked at before a view is made: there may be a hundred thousand of them.
+    pub(crate) fn matches(&self, filter: &JobFilter) -> bool {
+        let labels = &self.spec.labels;
+        let label = |wanted: &str| {
+            let found = labels.iter().find(|(label, _)| label == wanted);
+            found.map(|(_, value)| value.as_str())
+        };
+        filter.fits(self.id, self.state, self.spec.name.as_deref(), label)
     }
 
     pub(crate) fn view(&self) -> JobView {

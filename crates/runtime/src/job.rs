@@ -262,23 +262,6 @@ pub struct JobView {
     pub last_lsn: Option<Lsn>,
 }
 
-impl JobView {
-    /// Whether people may mean this job by `word`: it is its name, or the beginning or the end of its id.
-    #[must_use]
-    pub fn is_called(&self, word: &str) -> bool {
-        /// Ids of one minute begin alike; what is shorter says nothing.
-        const PART_MIN: usize = 4;
-        if self.name.as_deref() == Some(word) {
-            return true;
-        }
-        let is_part = |byte: u8| byte.is_ascii_hexdigit() || byte == b'-';
-        word.len() >= PART_MIN && word.bytes().all(is_part) && {
-            let (id, word) = (self.id.to_string(), word.to_ascii_lowercase());
-            id.starts_with(&word) || id.ends_with(&word)
-        }
-    }
-}
-
 /// One effect of a live job as it is shown.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StepView {

@@ -65,21 +65,33 @@ impl Default for JobFilter {
 }
 
 impl JobFilter {
-    pub(crate) fn matches(&self, view: &JobView) -> bool {
-        (self.states.is_empty() || self.states.contains(&view.state))
+    /// Whether a job fits. `label` gives the value of one of its labels.
+    pub(crate) fn fits<'a>(
+        &self,
+        id: JobId,
+        state: JobState,
+        name: Option<&str>,
+        label: impl Fn(&str) -> Option<&'a str>,
+    ) -> bool {
+        (self.states.is_empty() || self.states.contains(&state))
+            && self.before.is_none_or(|before| id < before)
             && self
                 .name
-                .as_ref()
-                .is_none_or(|name| view.name.as_ref() == Some(name))
+                .as_deref()
+                .is_none_or(|wanted| name == Some(wanted))
             && self
                 .labels
                 .iter()
-                .all(|(label, value)| view.labels.get(label) == Some(value))
-            && self.before.is_none_or(|before| view.id < before)
+                .all(|(wanted, value)| label(wanted) == Some(value))
             && self
                 .called
-                .as_ref()
-                .is_none_or(|called| view.is_called(called))
+                .as_deref()
+                .is_none_or(|word| name == Some(word) || id.is_called(word))
+    }
+
+    pub(crate) fn matches(&self, view: &JobView) -> bool {
+        let label = |label: &str| view.labels.get(label).map(String::as_str);
+        self.fits(view.id, view.state, view.name.as_deref(), label)
     }
 }
 

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// An immutable JSON text, cheap to clone.
@@ -39,7 +39,7 @@ impl Json {
     ///
     /// What is wrong with the text, and where.
     pub fn parse_text(text: &str) -> Result<Self, serde_json::Error> {
-        serde_json::from_str::<serde::de::IgnoredAny>(text)?;
+        serde_json::from_str::<Valid>(text)?;
         Ok(Self(text.into()))
     }
 
@@ -71,10 +71,83 @@ impl Json {
         self.0.len()
     }
 
+    /// How deep its arrays and objects are nested: 0 for a plain value.
+    #[must_use]
+    pub fn depth(&self) -> usize {
+        let (mut depth, mut deepest, mut in_text, mut is_escaped) = (0_usize, 0, false, false);
+        for byte in self.0.bytes() {
+            match byte {
+                _ if is_escaped => is_escaped = false,
+                b'\\' => is_escaped = true,
+                b'"' => in_text = !in_text,
+                _ if in_text => {}
+                b'[' | b'{' => {
+                    depth += 1;
+                    deepest = deepest.max(depth);
+                }
+                b']' | b'}' => depth -= 1,
+                _ => {}
+            }
+        }
+        deepest
+    }
+
     /// Never: the shortest JSON text has one byte.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+}
+
+/// Reads what a `Value` would read, refuses what a `Value` would refuse, and keeps nothing. An `IgnoredAny` is not enough: it
+/// passes over numbers that no float can hold, escapes that are half a character, and any depth.
+struct Valid;
+
+impl<'de> Deserialize<'de> for Valid {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Self)
+    }
+}
+
+impl<'de> Visitor<'de> for Valid {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self, A::Error> {
+        while items.next_element::<Self>()?.is_some() {}
+        Ok(self)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Self, A::Error> {
+        while fields.next_entry::<Self, Self>()?.is_some() {}
+        Ok(self)
     }
 }
 
@@ -130,6 +203,48 @@ mod tests {
     fn no_json_is_empty() {
         assert!(!Json::null().is_empty());
         assert_eq!(Json::null().len(), 4);
+    }
+
+    #[test]
+    fn depth_is_counted_outside_of_texts() {
+        for (text, depth) in [
+            ("1", 0),
+            ("[]", 1),
+            (r#"{"a":[{}],"b":[]}"#, 3),
+            (r#"["[[\"[", "]\\"]"#, 1),
+        ] {
+            assert_eq!(Json::parse_text(text).unwrap().depth(), depth, "{text}");
+        }
+    }
+
+    #[test]
+    fn refuses_what_cannot_be_read_as_a_tree() {
+        let deep = |depth| "[".repeat(depth) + &"]".repeat(depth);
+        for text in [
+            r#""\ud800""#,
+            "1e999",
+            r#"{"\udc00":1}"#,
+            deep(1_000).as_str(),
+        ] {
+            assert!(
+                serde_json::from_str::<serde_json::Value>(text).is_err(),
+                "{text:.40}"
+            );
+            assert!(Json::parse_text(text).is_err(), "{text:.40}");
+        }
+        for text in [
+            r#""\ud83d\ude00""#,
+            "1e99",
+            "-0",
+            "null",
+            r#"{"a":[true,1,-2,0.5,"x",{}]}"#,
+            deep(100).as_str(),
+        ] {
+            assert_eq!(
+                Json::parse_text(text).unwrap().value(),
+                serde_json::from_str::<serde_json::Value>(text).unwrap()
+            );
+        }
     }
 
     #[test]

@@ -176,6 +176,16 @@ impl JobState {
     }
 }
 
+impl From<pal::JobState> for JobState {
+    fn from(ended: pal::JobState) -> Self {
+        match ended {
+            pal::JobState::Completed => Self::Completed,
+            pal::JobState::Failed => Self::Failed,
+            pal::JobState::Cancelled => Self::Cancelled,
+        }
+    }
+}
+
 impl fmt::Display for JobState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())

@@ -12,7 +12,7 @@ use std::task::Waker;
 
 use crate::ready::{Priority, ReadyQueue};
 use crate::report::ReportQueue;
-use crate::task::{Birth, Body, Frame, NONE, Name, Outcome, TaskId, Tasks};
+use crate::task::{Birth, Frame, NONE, Name, Outcome, TaskId, Tasks};
 use crate::time::Time;
 use crate::timer::TimerQueue;
 use crate::trace::{Op, TraceHash};
@@ -94,7 +94,7 @@ impl Core {
             return Step::Idle;
         };
         let slot = tasks
-            .get_mut(id)
+            .slot_mut(id.index())
             .expect("a task, because its entry is not one left behind");
         slot.queued = false;
         slot.since = self.now;
@@ -113,14 +113,13 @@ impl Core {
 
     /// Puts a task's frame back after a poll that did not end it.
     #[inline(always)]
-    pub(crate) fn suspend(&mut self, id: TaskId, frame: Option<Frame>) {
+    pub(crate) fn suspend(&mut self, id: TaskId, frame: Frame) {
         self.current = TaskId::NOBODY;
         let slot = self
             .tasks
-            .get_mut(id)
+            .slot_mut(id.index())
             .expect("a task, because only the loop ends tasks");
-        let frame = frame.expect("the frame that was polled");
-        slot.put(Body::Suspended(frame));
+        slot.suspend(frame);
     }
 
     /// Ends a task whose frame is gone and wakes whoever joins it.
@@ -131,11 +130,7 @@ impl Core {
             Outcome::Panicked(_) => Op::Panicked,
         };
         self.trace.record(op, id.index(), 0);
-        self.tasks.end(id, outcome);
-        let slot = self
-            .tasks
-            .get_mut(id)
-            .expect("a task, because it has just ended");
+        let slot = self.tasks.end(id, outcome);
         let (joiner, detached) = (slot.joiner, slot.detached);
         if std::mem::take(&mut slot.queued) {
             self.ready.forget(slot.priority);
@@ -180,6 +175,17 @@ impl Core {
         }
     }
 
+    /// As [`make_ready`](Self::make_ready) for the task being polled, if any: there is nothing to find out about it.
+    #[inline(always)]
+    fn make_current_ready(&mut self) {
+        let id = self.current;
+        if let Some(slot) = self.tasks.slot_mut(id.index()).filter(|slot| !slot.queued) {
+            slot.queued = true;
+            slot.since = self.now;
+            self.ready.push(slot.priority, id);
+        }
+    }
+
     /// Makes the woken task ready; what it returns is to be called without a borrow.
     #[inline]
     #[must_use]
@@ -198,9 +204,10 @@ impl Core {
             parent,
             now: self.now,
         });
+        // Born queued.
+        self.ready.push(priority, id);
         self.spawned += 1;
         self.record(Op::Spawn, id.as_u64() ^ (priority as u64) << 62);
-        self.make_ready(id);
         id
     }
 
@@ -257,7 +264,7 @@ impl Core {
     #[inline]
     pub(crate) fn yield_now(&mut self) {
         self.record(Op::Yield, 0);
-        self.make_ready(self.current);
+        self.make_current_ready();
     }
 
     /// Sets a timer for the current task and takes the waker; `None` if it is due already, in which case
@@ -265,7 +272,7 @@ impl Core {
     pub(crate) fn sleep(&mut self, deadline: Time, waker: &mut Option<Waker>) -> Option<u32> {
         if deadline <= self.now {
             self.record(Op::SleepDue, deadline.as_nanos());
-            self.make_ready(self.current);
+            self.make_current_ready();
             return None;
         }
         self.record(Op::Sleep, deadline.as_nanos());

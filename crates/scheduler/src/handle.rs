@@ -303,7 +303,8 @@ pub(crate) enum Progress {
 impl Progress {
     /// Asks how a registered wait stands.
     #[inline]
-    pub(crate) fn poll(&mut self, handle: &Handle, waiter: u32, waker: Option<Waker>) -> Poll<()> {
+    pub(crate) fn poll(&mut self, handle: &Handle, waiter: u32, context: &Context<'_>) -> Poll<()> {
+        let waker = foreign_waker(context);
         let (done, stale) = handle.core().poll_waiter(waiter, waker);
         drop(stale);
         if !done {
@@ -317,11 +318,17 @@ impl Progress {
     #[inline]
     pub(crate) fn abandon(&mut self, handle: &Handle) {
         if let Self::Waiting(waiter) = *self {
-            let Removed { wake, stale } = handle.core().remove_waiter(waiter);
-            drop(stale);
-            call(wake);
+            abandon(handle, waiter);
         }
     }
+}
+
+/// Removes a waiter, which few futures still have when they are dropped.
+#[cold]
+fn abandon(handle: &Handle, waiter: u32) {
+    let Removed { wake, stale } = handle.core().remove_waiter(waiter);
+    drop(stale);
+    call(wake);
 }
 
 /// The future of [`Handle::yield_now`].
@@ -332,6 +339,7 @@ pub struct YieldNow {
 }
 
 impl YieldNow {
+    #[inline]
     fn begin(&mut self, context: &Context<'_>) {
         self.yielded = true;
         self.handle.core().yield_now();
@@ -370,21 +378,26 @@ impl Sleep {
     }
 }
 
+impl Sleep {
+    fn begin(&mut self, context: &Context<'_>) -> Poll<()> {
+        let mut waker = foreign_waker(context);
+        let waiter = self.handle.core().sleep(self.deadline, &mut waker);
+        self.progress = waiter.map_or(Progress::Yielded, Progress::Waiting);
+        // Still here if the deadline has passed.
+        call(waker);
+        Poll::Pending
+    }
+}
+
 impl Future for Sleep {
     type Output = ();
 
+    #[inline]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
-        let mut waker = foreign_waker(context);
         match this.progress {
-            Progress::Fresh => {
-                let waiter = this.handle.core().sleep(this.deadline, &mut waker);
-                this.progress = waiter.map_or(Progress::Yielded, Progress::Waiting);
-                // Still here if the deadline has passed.
-                call(waker);
-                Poll::Pending
-            }
-            Progress::Waiting(waiter) => this.progress.poll(&this.handle, waiter, waker),
+            Progress::Fresh => this.begin(context),
+            Progress::Waiting(waiter) => this.progress.poll(&this.handle, waiter, context),
             Progress::Yielded | Progress::Done => {
                 this.progress = Progress::Done;
                 Poll::Ready(())
@@ -394,6 +407,7 @@ impl Future for Sleep {
 }
 
 impl Drop for Sleep {
+    #[inline]
     fn drop(&mut self) {
         self.progress.abandon(&self.handle);
     }
@@ -414,6 +428,17 @@ impl Wait {
     pub const fn key(&self) -> Key {
         self.key
     }
+
+    fn begin(&mut self, context: &Context<'_>) -> Poll<()> {
+        let mut waker = foreign_waker(context);
+        let waiter = self.handle.core().wait(self.key, self.external, &mut waker);
+        self.progress = waiter.map_or(Progress::Done, Progress::Waiting);
+        if waiter.is_some() {
+            Poll::Pending
+        } else {
+            Poll::Ready(())
+        }
+    }
 }
 
 /// # Panics
@@ -422,26 +447,19 @@ impl Wait {
 impl Future for Wait {
     type Output = ();
 
+    #[inline]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
-        let mut waker = foreign_waker(context);
         match this.progress {
-            Progress::Fresh => {
-                let waiter = this.handle.core().wait(this.key, this.external, &mut waker);
-                this.progress = waiter.map_or(Progress::Done, Progress::Waiting);
-                if waiter.is_some() {
-                    Poll::Pending
-                } else {
-                    Poll::Ready(())
-                }
-            }
-            Progress::Waiting(waiter) => this.progress.poll(&this.handle, waiter, waker),
+            Progress::Fresh => this.begin(context),
+            Progress::Waiting(waiter) => this.progress.poll(&this.handle, waiter, context),
             Progress::Yielded | Progress::Done => panic!("`Wait` polled after it was done"),
         }
     }
 }
 
 impl Drop for Wait {
+    #[inline]
     fn drop(&mut self) {
         self.progress.abandon(&self.handle);
     }

@@ -93,18 +93,17 @@ impl<T> JoinHandle<T> {
 impl<T: 'static> JoinHandle<T> {
     /// The exit value, if the task has ended and it was not taken before: for a driver, which has no task
     /// to await it in.
+    #[inline]
     pub fn try_join(&mut self) -> Option<Result<T, JoinError>> {
-        if matches!(self.progress, Progress::Done) {
-            return None;
-        }
+        let waiter = match self.progress {
+            Progress::Done => return None,
+            Progress::Waiting(waiter) => Some(waiter),
+            Progress::Fresh | Progress::Yielded => None,
+        };
         if self.id == TaskId::NOBODY {
             self.progress = Progress::Done;
             return Some(Err(JoinError::Cancelled));
         }
-        let waiter = match self.progress {
-            Progress::Waiting(waiter) => Some(waiter),
-            _ => None,
-        };
         let (outcome, stale) = self.handle.core().take_outcome(self.id, waiter)?;
         drop(stale);
         self.progress = Progress::Done;
@@ -113,6 +112,7 @@ impl<T: 'static> JoinHandle<T> {
 }
 
 /// Gives an outcome its type back.
+#[inline]
 fn exit_value<T: 'static>(outcome: Outcome) -> Result<T, JoinError> {
     match outcome {
         Outcome::Returned(output) => Ok(*output.downcast::<T>().expect(
@@ -131,15 +131,15 @@ impl<T: 'static> Future for JoinHandle<T> {
         if let Some(result) = this.try_join() {
             return Poll::Ready(result);
         }
-        let mut waker = foreign_waker(context);
         match this.progress {
             Progress::Fresh => {
+                let mut waker = foreign_waker(context);
                 this.progress = Progress::Waiting(this.handle.core().join(this.id, &mut waker));
                 Poll::Pending
             }
             // Polled for another reason than the task's end, or by another task than before.
             Progress::Waiting(waiter) => {
-                this.progress.poll(&this.handle, waiter, waker).map(|()| {
+                this.progress.poll(&this.handle, waiter, context).map(|()| {
                     unreachable!(
                         "a waiter for a task is woken by its end, whose outcome was looked for"
                     )
@@ -151,13 +151,18 @@ impl<T: 'static> Future for JoinHandle<T> {
 }
 
 impl<T> Drop for JoinHandle<T> {
+    #[inline]
     fn drop(&mut self) {
-        if matches!(self.progress, Progress::Done) {
-            return;
+        if !matches!(self.progress, Progress::Done) {
+            self.progress.abandon(&self.handle);
+            detach(&self.handle, self.id);
         }
-        self.progress.abandon(&self.handle);
-        let unwanted = self.handle.core().detach(self.id);
-        // Only now, since its destructor may make syscalls.
-        drop(unwanted);
     }
+}
+
+/// Gives up the right to a task's exit value.
+fn detach(handle: &Handle, id: TaskId) {
+    let unwanted = handle.core().detach(id);
+    // Only now, since its destructor may make syscalls.
+    drop(unwanted);
 }

@@ -139,9 +139,18 @@ impl Lines {
     #[inline]
     pub(crate) fn vacate(&mut self, PlaceIndex(index): PlaceIndex) {
         self.len -= 1;
+        self.places[index].line = Line::VACANT;
+        let next = (index + 1) & (self.places.len() - 1);
+        if !self.places[next].line.is_vacant() {
+            self.close(index);
+        }
+    }
+
+    /// Moves those behind a hole up.
+    #[cold]
+    fn close(&mut self, mut hole: usize) {
         let mask = self.places.len() - 1;
-        let mut hole = index;
-        let mut next = (index + 1) & mask;
+        let mut next = (hole + 1) & mask;
         while !self.places[next].line.is_vacant() {
             // How far the one there had to go from its home: if that is beyond the hole, the hole suits it better.
             let way = next.wrapping_sub(self.home(self.places[next].key)) & mask;

@@ -106,8 +106,10 @@ pub struct Stats {
 enum Stop {
     /// A task returned this.
     Ended(Box<dyn Any>),
-    /// All tasks are suspended, and this is next.
-    Before(Step),
+    /// All tasks are suspended, and this one is to be cancelled.
+    Cancel(TaskId),
+    /// All tasks are suspended, and none is ready or the budget is spent.
+    Idle,
 }
 
 /// A deterministic, single-threaded coroutine scheduler: see the [crate's](crate) page.
@@ -150,19 +152,21 @@ impl Scheduler {
         if let Some(watch) = &mut self.watch {
             watch.start();
         }
-        let mut context = Context::from_waker(TASK_WAKER);
         let mut budget = polls_max;
-        let mut step = self.next_step(budget);
+        let mut running = None;
         loop {
-            step = match step {
-                Step::Poll(id, frame) => self.poll(id, frame, &mut budget, &mut context),
-                Step::Cancel(id) => {
-                    budget -= 1;
+            let stopped = catch_unwind(AssertUnwindSafe(|| self.poll(&mut running, &mut budget)));
+            let outcome = match stopped {
+                Ok(Stop::Idle) => break,
+                Ok(Stop::Cancel(id)) => {
                     self.cancel_subtree(id);
-                    self.next_step(budget)
+                    continue;
                 }
-                Step::Idle => break,
+                Ok(Stop::Ended(output)) => Outcome::Returned(output),
+                Err(payload) => Outcome::Panicked(panic_message(payload)),
             };
+            let (id, frame) = running.take().expect("the task that was being polled");
+            self.end_polled(id, frame, outcome);
         }
         let core = self.handle.core();
         let state = if core.ready.is_empty() {
@@ -265,70 +269,54 @@ impl Scheduler {
         }
     }
 
-    /// What is next, if the budget allows another.
-    fn next_step(&self, budget: u64) -> Step {
-        if budget == 0 {
-            Step::Idle
-        } else {
-            self.handle.core().next_step()
+    /// Polls one task after the other, for as long as none ends or panics. They share one place in which a panic is
+    /// caught, and between two of them the state is borrowed once. The task being polled is in `running`.
+    #[inline]
+    fn poll(&mut self, running: &mut Option<(TaskId, Frame)>, budget: &mut u64) -> Stop {
+        let Self { handle, watch } = self;
+        let mut context = Context::from_waker(TASK_WAKER);
+        loop {
+            let mut core = handle.core();
+            if let Some((id, frame)) = running.take() {
+                core.suspend(id, frame);
+            }
+            if *budget == 0 {
+                return Stop::Idle;
+            }
+            let (id, frame) = match core.next_step() {
+                Step::Poll(id, frame) => (id, frame),
+                Step::Cancel(id) => {
+                    *budget -= 1;
+                    return Stop::Cancel(id);
+                }
+                Step::Idle => return Stop::Idle,
+            };
+            drop(core);
+            *budget -= 1;
+            let (_, frame) = running.insert((id, frame));
+            let polled = frame.as_mut().step(&mut context);
+            if let Some(watch) = watch {
+                watch.lap(id, handle);
+            }
+            if let Poll::Ready(output) = polled {
+                return Stop::Ended(output);
+            }
         }
     }
 
-    /// Polls a task, and after it whoever is next, for as long as none ends; then does what follows from that. Gives
-    /// what is to be done after all these polls. They share one place in which a panic is caught, and between two of
-    /// them the state is borrowed once.
-    fn poll(
-        &mut self,
-        id: TaskId,
-        frame: Frame,
-        budget: &mut u64,
-        context: &mut Context<'_>,
-    ) -> Step {
-        let Self { handle, watch } = self;
-        let (mut id, mut frame) = (id, Some(frame));
-        let stopped = catch_unwind(AssertUnwindSafe(|| {
-            loop {
-                *budget -= 1;
-                let running = frame
-                    .as_mut()
-                    .expect("a frame, because one was just chosen");
-                let polled = running.as_mut().step(context);
-                if let Some(watch) = watch {
-                    watch.lap(id, handle);
-                }
-                if let Poll::Ready(output) = polled {
-                    return Stop::Ended(output);
-                }
-                let mut core = handle.core();
-                core.suspend(id, frame.take());
-                if *budget == 0 {
-                    return Stop::Before(Step::Idle);
-                }
-                match core.next_step() {
-                    Step::Poll(next, its_frame) => (id, frame) = (next, Some(its_frame)),
-                    step => return Stop::Before(step),
-                }
+    /// Ends a task that returned or panicked.
+    fn end_polled(&mut self, id: TaskId, frame: Frame, outcome: Outcome) {
+        if let Outcome::Panicked(message) = &outcome {
+            if let Some(watch) = &mut self.watch {
+                watch.lap(id, &self.handle);
             }
-        }));
-        let outcome = match stopped {
-            Ok(Stop::Before(step)) => return step,
-            Ok(Stop::Ended(output)) => Outcome::Returned(output),
-            Err(payload) => {
-                if let Some(watch) = watch {
-                    watch.lap(id, handle);
-                }
-                let message = panic_message(payload);
-                self.report(id, |task, name| Report::Panicked {
-                    task,
-                    name,
-                    message: message.to_string(),
-                });
-                Outcome::Panicked(message)
-            }
-        };
-        let frame = frame.expect("the frame of the task that ended");
+            self.report(id, |task, name| Report::Panicked {
+                task,
+                name,
+                message: message.to_string(),
+            });
+        }
         self.end(id, frame, outcome);
-        self.next_step(*budget)
     }
 
     /// Ends a task: its descendants first, then its frame, then its outcome is there to be had.

@@ -23,36 +23,42 @@ use crate::time::Time;
 pub(crate) const NONE: u32 = u32::MAX;
 
 /// Names one task of one scheduler for ever: its slot, and how many tasks had the slot before it.
+///
+/// One number and not two, so that it is stored and loaded as one. Aligned as half of it would be, for the sake of the
+/// records it is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TaskId {
-    index: u32,
-    generation: u32,
-}
+#[repr(Rust, packed(4))]
+pub struct TaskId(u64);
 
 impl TaskId {
     /// The name of no task: what a scheduler that is gone calls those it refuses.
     pub(crate) const NOBODY: Self = Self::new(NONE, NONE);
 
     pub(crate) const fn new(index: u32, generation: u32) -> Self {
-        Self { index, generation }
+        Self((generation as u64) << 32 | index as u64)
     }
 
     #[inline]
     pub(crate) const fn index(self) -> u32 {
-        self.index
+        self.0 as u32
+    }
+
+    #[inline]
+    const fn generation(self) -> u32 {
+        (self.0 >> 32) as u32
     }
 
     /// As one number, different for every task of a scheduler.
     #[must_use]
     pub const fn as_u64(self) -> u64 {
-        (self.generation as u64) << 32 | self.index as u64
+        self.0
     }
 }
 
 /// `slot.generation`, as in `12.0`.
 impl fmt::Display for TaskId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&format!("{}.{}", self.index, self.generation))
+        f.pad(&format!("{}.{}", self.index(), self.generation()))
     }
 }
 
@@ -159,16 +165,25 @@ impl Slot {
         matches!(self.body, Body::Suspended(_) | Body::Running)
     }
 
-    /// Gives a body to a task that is running, and so has none.
+    /// Puts the frame of the running task back.
     #[inline(always)]
-    pub(crate) fn put(&mut self, body: Body) {
+    pub(crate) fn suspend(&mut self, frame: Frame) {
+        match &mut self.body {
+            // Assigned under the match, so that there is no look at what is to be dropped, which is nothing.
+            running @ Body::Running => *running = Body::Suspended(frame),
+            _ => panic!("only a running task is put back"),
+        }
+    }
+
+    /// Leaves the outcome of the running task in the place of its frame.
+    #[inline(always)]
+    fn end(&mut self, outcome: Outcome) {
         assert!(
             matches!(self.body, Body::Running),
-            "only a running task is put back or ended"
+            "only a running task ends"
         );
-        // There is nothing to drop in what was there, and to say so keeps two things out of the way of every poll:
-        // the code that would look, and its load of both halves of a body of which one was only just stored.
-        std::mem::forget(std::mem::replace(&mut self.body, body));
+        // There is nothing to drop in what was there, and to say so keeps the code that would look out of the way.
+        std::mem::forget(std::mem::replace(&mut self.body, Body::Ended(outcome)));
     }
 
     /// Marks the task as running and hands out its frame.
@@ -226,6 +241,8 @@ impl Tasks {
             .count()
     }
 
+    /// Adds a task, which the caller puts in the ready queue.
+    #[inline]
     pub(crate) fn insert(&mut self, birth: Birth) -> TaskId {
         let Birth {
             frame,
@@ -234,7 +251,15 @@ impl Tasks {
             parent,
             now,
         } = birth;
-        let older_sibling = *self.youngest_child_of(parent);
+        let index = if self.vacant == NONE {
+            u32::try_from(self.slots.len())
+                .ok()
+                .filter(|&index| index != NONE)
+                .expect("a free slot, because 2^32 tasks do not fit in memory")
+        } else {
+            self.vacant
+        };
+        let older_sibling = std::mem::replace(self.youngest_child_of(parent), index);
         let mut slot = Slot {
             body: Body::Suspended(frame),
             name,
@@ -247,57 +272,60 @@ impl Tasks {
             younger_sibling: NONE,
             joiner: NONE,
             priority,
-            queued: false,
+            queued: true,
             cancelled: false,
             detached: false,
         };
-        let index = self.vacant;
-        let id = if index == NONE {
-            let index = u32::try_from(self.slots.len())
-                .ok()
-                .filter(|&index| index != NONE)
-                .expect("a free slot, because 2^32 tasks do not fit in memory");
-            self.slots.push(slot);
-            TaskId::new(index, 0)
-        } else {
-            let place = &mut self.slots[index as usize];
-            let Body::Vacant { next } = place.body else {
-                unreachable!("the list of vacant slots holds vacant slots only");
-            };
-            self.vacant = next;
-            slot.generation = place.generation;
-            // A vacant slot has nothing to drop.
-            std::mem::forget(std::mem::replace(place, slot));
-            TaskId::new(index, self.slots[index as usize].generation)
+        let generation = match self.slots.get_mut(index as usize) {
+            None => {
+                self.slots.push(slot);
+                0
+            }
+            Some(place) => {
+                let Body::Vacant { next } = place.body else {
+                    unreachable!("the list of vacant slots holds vacant slots only");
+                };
+                self.vacant = next;
+                slot.generation = place.generation;
+                // A vacant slot has nothing to drop.
+                std::mem::forget(std::mem::replace(place, slot));
+                place.generation
+            }
         };
         if older_sibling != NONE {
-            self.slots[older_sibling as usize].younger_sibling = id.index;
+            self.slots[older_sibling as usize].younger_sibling = index;
         }
-        *self.youngest_child_of(parent) = id.index;
         self.alive += 1;
-        id
+        TaskId::new(index, generation)
     }
 
     /// The task of that name, unless it is gone. An ended one is there until its exit value is taken.
     #[inline]
     pub(crate) fn get(&self, id: TaskId) -> Option<&Slot> {
         self.slots
-            .get(id.index as usize)
-            .filter(|slot| slot.generation == id.generation)
+            .get(id.index() as usize)
+            .filter(|slot| slot.generation == id.generation())
     }
 
     /// As [`Tasks::get`].
     #[inline]
     pub(crate) fn get_mut(&mut self, id: TaskId) -> Option<&mut Slot> {
         self.slots
-            .get_mut(id.index as usize)
-            .filter(|slot| slot.generation == id.generation)
+            .get_mut(id.index() as usize)
+            .filter(|slot| slot.generation == id.generation())
     }
 
     /// The task of that name, if it has not ended.
     #[inline]
     pub(crate) fn get_alive(&mut self, id: TaskId) -> Option<&mut Slot> {
         self.get_mut(id).filter(|slot| slot.is_alive())
+    }
+
+    /// The task in the slot, whichever it is: for the loop and the task being polled, which keep the slot from being
+    /// vacated. `None` for [`TaskId::NOBODY`]'s.
+    #[inline(always)]
+    pub(crate) fn slot_mut(&mut self, index: u32) -> Option<&mut Slot> {
+        self.slots.get_mut(index as usize)
     }
 
     /// The task in a slot that a link points to.
@@ -311,13 +339,14 @@ impl Tasks {
     /// # Panics
     ///
     /// If it still has children: they end first.
-    pub(crate) fn end(&mut self, id: TaskId, outcome: Outcome) {
-        let slot = &mut self.slots[id.index as usize];
+    #[inline]
+    pub(crate) fn end(&mut self, id: TaskId, outcome: Outcome) -> &mut Slot {
+        let slot = &mut self.slots[id.index() as usize];
         assert!(
             slot.youngest_child == NONE,
             "children end before their parent"
         );
-        slot.put(Body::Ended(outcome));
+        slot.end(outcome);
         let (parent, older, younger) = (slot.parent, slot.older_sibling, slot.younger_sibling);
         if older != NONE {
             self.slots[older as usize].younger_sibling = younger;
@@ -328,6 +357,7 @@ impl Tasks {
             self.slots[younger as usize].older_sibling = older;
         }
         self.alive -= 1;
+        &mut self.slots[id.index() as usize]
     }
 
     /// Takes the outcome of an ended task, and its name, and vacates its slot.
@@ -335,15 +365,15 @@ impl Tasks {
     pub(crate) fn reap(&mut self, id: TaskId) -> Option<(Outcome, Name)> {
         let slot = self
             .slots
-            .get_mut(id.index as usize)
-            .filter(|slot| slot.generation == id.generation)
+            .get_mut(id.index() as usize)
+            .filter(|slot| slot.generation == id.generation())
             .filter(|slot| matches!(slot.body, Body::Ended(_)))?;
         let body = std::mem::replace(&mut slot.body, Body::Vacant { next: self.vacant });
         let name = std::mem::replace(&mut slot.name, Name::Fixed(""));
         // A slot out of generations is never put back: an id must not name a second task.
         if let Some(generation) = slot.generation.checked_add(1) {
             slot.generation = generation;
-            self.vacant = id.index;
+            self.vacant = id.index();
         }
         match body {
             Body::Ended(outcome) => Some((outcome, name)),
@@ -354,7 +384,7 @@ impl Tasks {
     /// The first task of a subtree to be dropped when all of it is, and its parent: from `id` down, always
     /// the youngest child. That is `id` itself when it has no children.
     pub(crate) fn youngest_leaf(&self, id: TaskId) -> (TaskId, Option<TaskId>) {
-        let mut index = id.index;
+        let mut index = id.index();
         loop {
             let slot = &self.slots[index as usize];
             if slot.youngest_child == NONE {
@@ -366,7 +396,7 @@ impl Tasks {
 
     #[inline]
     pub(crate) fn has_children(&self, id: TaskId) -> bool {
-        self.slots[id.index as usize].youngest_child != NONE
+        self.slots[id.index() as usize].youngest_child != NONE
     }
 
     /// The root spawned last among those alive.
@@ -435,7 +465,7 @@ mod tests {
         end(&mut tasks, first);
         tasks.reap(first);
         let second = spawn(&mut tasks, NONE);
-        assert_eq!((first.index, second.index), (0, 0));
+        assert_eq!((first.index(), second.index()), (0, 0));
         assert!(tasks.get(first).is_none() && tasks.get(second).is_some());
 
         // The last generation of a slot: it is not used again.
@@ -443,15 +473,15 @@ mod tests {
         let last = TaskId::new(0, u32::MAX);
         end(&mut tasks, last);
         tasks.reap(last);
-        assert_eq!(spawn(&mut tasks, NONE).index, 1);
+        assert_eq!(spawn(&mut tasks, NONE).index(), 1);
     }
 
     #[test]
     fn the_tree_is_walked_from_the_oldest_and_ended_from_the_youngest() {
         let mut tasks = Tasks::new();
         let root = spawn(&mut tasks, NONE);
-        let [a, b, c] = std::array::from_fn(|_| spawn(&mut tasks, root.index));
-        let grandchild = spawn(&mut tasks, c.index);
+        let [a, b, c] = std::array::from_fn(|_| spawn(&mut tasks, root.index()));
+        let grandchild = spawn(&mut tasks, c.index());
         let walked: Vec<_> = tasks.walk().map(|(id, depth, _)| (id, depth)).collect();
         assert_eq!(walked, [(root, 0), (a, 1), (b, 1), (c, 1), (grandchild, 2)]);
 

@@ -313,6 +313,17 @@ fn run(roots: &[Program], drive: Drive) -> History {
     }
 }
 
+/// The events without what only the program knows: a child is let go by the same syscall whether that is said or its
+/// handle is dropped at the end, and a timeout whose first poll is its last is to the scheduler a select.
+fn seen_by_the_scheduler(events: &[Event]) -> Vec<Event> {
+    let said = events.iter().filter(|(_, _, what)| what != "detached");
+    said.map(|(task, now, what)| match what.as_str() {
+        "waited: true" => (*task, *now, "selected: left".to_owned()),
+        what => (*task, *now, what.to_owned()),
+    })
+    .collect()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -342,7 +353,7 @@ proptest! {
     #[test]
     fn different_runs_have_different_traces(one in program(), other in program()) {
         let (one, other) = (run(&[one], STRAIGHT), run(&[other], STRAIGHT));
-        if one.events != other.events {
+        if seen_by_the_scheduler(&one.events) != seen_by_the_scheduler(&other.events) {
             prop_assert_ne!(one.trace_hash, other.trace_hash);
         }
     }

@@ -18,6 +18,8 @@ pub struct History {
     tried: Vec<Vec<u8>>,
     /// Below this the log was allowed to delete.
     may_go: Lsn,
+    /// How many segments it has begun in the room of released ones.
+    pub reused: u64,
 }
 
 impl History {

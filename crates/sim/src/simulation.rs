@@ -394,6 +394,8 @@ impl Run {
         story.counts.insert("interrupted", ledger.interrupted);
         story.counts.insert("checkpoints", ledger.checkpoints);
         story.counts.insert("released", ledger.released);
+        let reused = self.node.history.reused;
+        story.counts.insert("reused", reused);
         Trace {
             hash: story.hash,
             steps: story.steps,

@@ -179,9 +179,9 @@ impl Swarm {
                 turn_polls: 8 + random.below(40),
                 ..Limits::default()
             },
-            retention: Duration::from_millis(*random.pick(&[0, 1_000, 60_000, 3_600_000])),
+            retention: Duration::from_millis(*random.pick(&[0, 0, 1_000, 60_000, 3_600_000])),
             threshold_bytes: *random.pick(&[40, 120, 400]),
-            segment_bytes: *random.pick(&[4 << 10, 8 << 10, 64 << 10]),
+            segment_bytes: *random.pick(&[4 << 10, 4 << 10, 8 << 10, 64 << 10]),
             seed,
             ..Setup::default()
         };

@@ -39,11 +39,26 @@ const FAULTS: &[Fault] = &[
     Fault(
         "torn-tail-left",
         "recovery leaves the remains of a torn frame where they are",
-        500,
+        2_000,
     ),
     Fault(
         "released-one-too-many",
         "retention deletes one record too many",
+        2_000,
+    ),
+    Fault(
+        "life-not-checked",
+        "what an earlier life left in a segment that is used again is taken for this one's",
+        2_000,
+    ),
+    Fault(
+        "life-repeated",
+        "a segment that is used again has the life that it had before",
+        2_000,
+    ),
+    Fault(
+        "released-name-unsynced",
+        "a released segment is used again before the loss of its name is durable",
         2_000,
     ),
     Fault(

@@ -22,6 +22,7 @@ const HAPPENINGS: &[&str] = &[
     "power cut",
     "power lost",
     "released",
+    "reused",
     "shutdown",
     "slow syncs",
     "stalled",

@@ -7,6 +7,9 @@
 //!
 //! The same against other logs and stores: `benches/peers/log`.
 //!
+//! "Reused" is `Log` in the steady state, when old segments are released as new ones are begun, and are their room: it
+//! overwrites, and the bare loop beside it, as the rest of the table, writes into reserved blocks that were never written.
+//!
 //! "In flight" is the scheduler's way of using the log: all that became durable together is answered
 //! together, by one submission.
 
@@ -40,28 +43,36 @@ fn main() {
 
     println!("durable appends of {RECORD_BYTES} bytes, medians of {rounds} rounds of {ROUND:?}");
     println!(
-        "{:>10} {:>12} {:>12} {:>8} {:>12} {:>8}",
-        "in flight", "bare/s", "Log/s", "ratio", "Writer/s", "ratio"
+        "{:>10} {:>12} {:>12} {:>8} {:>12} {:>8} {:>12} {:>8}",
+        "in flight", "bare/s", "Log/s", "ratio", "Writer/s", "ratio", "reused/s", "ratio"
     );
     for in_flight in [1, 8, 64] {
         let bare = BareRounds::new(dir.path(), in_flight);
-        let mut direct = Direct::new(dir.path(), in_flight);
+        let mut direct = Direct::new(&dir.path().join(format!("direct-{in_flight}")), in_flight);
+        let mut reused = Direct::reused(&dir.path().join(format!("reused-{in_flight}")), in_flight);
         let log = Piped::new(dir.path(), in_flight);
         let (mut bares, mut directs, mut logs) = (Vec::new(), Vec::new(), Vec::new());
+        let mut reuseds = Vec::new();
         for _ in 0..rounds {
             bares.push(bare.round());
             directs.push(direct.round());
             logs.push(log.round());
+            reuseds.push(reused.round());
         }
         let (bare, direct) = (median(&mut bares), median(&mut directs));
-        let log = median(&mut logs);
+        let (log, reused) = (median(&mut logs), median(&mut reuseds));
         println!(
-            "{in_flight:>10} {bare:>12.0} {direct:>12.0} {:>8.3} {log:>12.0} {:>8.3}",
+            "{in_flight:>10} {bare:>12.0} {direct:>12.0} {:>8.3} {log:>12.0} {:>8.3} {reused:>12.0} {:>8.3}",
             direct / bare,
-            log / bare
+            log / bare,
+            reused / bare
         );
     }
 
+    println!(
+        "opening a reused segment of 64 MiB with two records: {:?}",
+        open_reused(&dir.path().join("reused-1"))
+    );
     for (name, records_per_frame) in [("frames of 64 records", 64), ("frames of 1 record", 1)] {
         let rate = scan(
             &dir.path().join(format!("scan-{records_per_frame}")),
@@ -110,18 +121,44 @@ impl BareRounds {
 struct Direct {
     log: Log,
     batch: Batch,
+    /// Whether segments are released as soon as they are full.
+    releases: bool,
 }
 
 impl Direct {
     fn new(dir: &Path, in_flight: usize) -> Self {
-        let options = Options::new(dir.join(format!("direct-{in_flight}")));
         let (log, _) =
-            Log::open(options, Arc::new(OsStorage::new()), wal::ignore).expect("a new log");
+            Log::open(Options::new(dir), Arc::new(OsStorage::new()), wal::ignore).expect("a log");
         let mut batch = Batch::new();
         for _ in 0..in_flight {
             batch.push(&[0x5a; RECORD_BYTES]);
         }
-        Direct { log, batch }
+        Direct {
+            log,
+            batch,
+            releases: false,
+        }
+    }
+
+    /// One that has come round: its segments and its spare were segments before.
+    fn reused(dir: &Path, in_flight: usize) -> Self {
+        let options = Options {
+            sync: SyncPolicy::Never,
+            ..Options::new(dir)
+        };
+        let (mut log, _) =
+            Log::open(options, Arc::new(OsStorage::new()), wal::ignore).expect("a new log");
+        let mut filler = Batch::new();
+        filler.push(&vec![0x5a; 1 << 20]);
+        while log.stats().reused_segments < 3 {
+            log.append(&[&filler]).expect("an append");
+            release(&mut log);
+        }
+        log.close().expect("a close");
+        Direct {
+            releases: true,
+            ..Direct::new(dir, in_flight)
+        }
     }
 
     fn round(&mut self) -> f64 {
@@ -129,10 +166,20 @@ impl Direct {
         let mut count = 0;
         while started.elapsed() < ROUND {
             self.log.append(&[&self.batch]).expect("an append");
+            if self.releases && self.log.stats().segments > 1 {
+                release(&mut self.log);
+            }
             count += self.batch.len();
         }
         count as f64 / started.elapsed().as_secs_f64()
     }
+}
+
+/// Lets go of all that is full, and prepares the next segment.
+fn release(log: &mut Log) {
+    log.release(log.next_lsn(), Duration::ZERO)
+        .expect("a release");
+    log.reserve().expect("no failure");
 }
 
 /// The log behind its writer thread, one submission for all that came back together.
@@ -190,6 +237,33 @@ impl Piped {
         }
         count as f64 / started.elapsed().as_secs_f64()
     }
+}
+
+/// How long it takes to open a log whose segment is full of what earlier lives have left, from the page cache.
+fn open_reused(dir: &Path) -> Duration {
+    let storage: Arc<dyn Storage> = Arc::new(OsStorage::new());
+    let options = Options::new(dir);
+    let (mut log, _) = Log::open(options.clone(), storage.clone(), wal::ignore).expect("a log");
+    let (mut filler, mut last) = (Batch::new(), Batch::new());
+    filler.push(&vec![0x5a; 1 << 20]);
+    last.push(b"a small one");
+    let reused = log.stats().reused_segments;
+    while log.stats().reused_segments == reused {
+        log.append(&[&filler]).expect("an append");
+        release(&mut log);
+    }
+    log.append(&[&last]).expect("an append");
+    log.close().expect("a close");
+    let mut times: Vec<f64> = (0..15)
+        .map(|_| {
+            let started = Instant::now();
+            let (log, _) = Log::open(options.clone(), storage.clone(), wal::ignore).expect("a log");
+            let took = started.elapsed().as_secs_f64();
+            drop(log);
+            took
+        })
+        .collect();
+    Duration::from_secs_f64(median(&mut times))
 }
 
 /// Records per second that opening a log hands out, from the page cache.

@@ -8,9 +8,8 @@
 //! the next one and its chain names the frame before. Bytes that a file lacks count as zeros, so a
 //! file cut short reads like one whose tail was never written.
 
-use crate::format::{
-    FRAME_HEADER_BYTES, FrameHeader, SEGMENT_HEADER_BYTES, apply_mask, take_record,
-};
+use crate::format::{FIRST_FORMAT, SEGMENT_HEADER_BYTES, take_record};
+use crate::frame::{FRAME_HEADER_BYTES, FrameHeader, Layout};
 use crate::segment::Segment;
 use crate::{DamageKind, Lsn, ReadError};
 
@@ -29,10 +28,12 @@ pub(crate) struct Frame {
 #[derive(Debug)]
 pub(crate) struct Cursor {
     pub(crate) segment: Segment,
-    pub(crate) seed: u32,
+    pub(crate) layout: Layout,
     pub(crate) offset: u64,
     pub(crate) next_lsn: Lsn,
     pub(crate) chain: u32,
+    /// Whether a frame so far says that those behind it may be far from what is durable.
+    pub(crate) is_relaxed: bool,
     window: Window,
 }
 
@@ -42,10 +43,11 @@ impl Cursor {
         let header = segment.header;
         Cursor {
             segment,
-            seed: header.log_id.seed(),
+            layout: Layout::of(&header),
             offset: SEGMENT_HEADER_BYTES as u64,
             next_lsn: header.first_lsn,
             chain: header.chain,
+            is_relaxed: header.version == FIRST_FORMAT,
             window: Window::default(),
         }
     }
@@ -69,18 +71,19 @@ impl Cursor {
         };
         let frame = self
             .window
-            .load(&self.segment, offset, header.frame_bytes())?;
-        let payload = &mut frame[FRAME_HEADER_BYTES..][..header.payload_bytes as usize];
-        apply_mask(header.mask, payload);
+            .load(&self.segment, offset, header.frame_bytes)?;
+        self.layout.unpack(&header, frame, offset);
+        let payload = &frame[FRAME_HEADER_BYTES..][..header.payload_bytes as usize];
         if !is_filled_by(payload, header.count) {
             let damage = self
                 .segment
                 .damage(offset, header.first_lsn, DamageKind::Records);
             return Err(damage.into());
         }
-        self.offset += header.frame_bytes() as u64;
+        self.offset += header.frame_bytes as u64;
         self.next_lsn = header.next_lsn();
         self.chain = header.payload_crc;
+        self.is_relaxed |= header.is_relaxed;
         Ok(Some(Frame { header, offset }))
     }
 
@@ -93,27 +96,27 @@ impl Cursor {
         let bytes = self
             .window
             .load(&self.segment, self.offset, FRAME_HEADER_BYTES)?;
-        let Some(header) = FrameHeader::decode(self.seed, bytes) else {
+        let Some(header) = self.layout.decode(bytes, self.offset) else {
             return Ok(None);
         };
         let expected = header.first_lsn == self.next_lsn && header.chain == self.chain;
-        if !expected || header.frame_bytes() as u64 > room {
+        if !expected || header.frame_bytes as u64 > room {
             return Ok(None);
         }
         #[cfg(planted)]
         if crate::planted::is("checksum-skipped") {
             return Ok(Some(header));
         }
-        if header.frame_bytes() > CHUNK_BYTES
+        if header.frame_bytes > CHUNK_BYTES
             && !self
                 .segment
-                .reaches(self.offset + header.frame_bytes() as u64)?
+                .reaches(self.offset + header.frame_bytes as u64)?
         {
             return Ok(None);
         }
         let frame = self
             .window
-            .load(&self.segment, self.offset, header.frame_bytes())?;
+            .load(&self.segment, self.offset, header.frame_bytes)?;
         let crc = crc32c::crc32c_append(header.chain, &frame[FRAME_HEADER_BYTES..]);
         Ok((crc == header.payload_crc).then_some(header))
     }

@@ -1,20 +1,20 @@
-//! The bytes of a log: segment headers, frames, records.
+//! The bytes of a log: segments and records. Frames are in `frame`, those of the first format in `first_format`.
 //!
-//! The one idea: **every sector's share of a written frame has at least two bits set.** The room a
-//! frame is written into was all zeros before, and a disk writes a sector of 512 bytes as a whole or
-//! not at all. So a share that reads as zeros was never written, and one that does not, was; and no
-//! single flipped bit can make the one look like the other. That is what lets recovery tell a frame
-//! cut off by a crash from a damaged one (see `tail`), exactly and without guessing.
-//! It holds because the writer looks: a frame in which a share would be (nearly) blank, such as a
-//! record of a thousand zeros, has its payload combined with a mask, and the mask is in its header.
+//! The one idea: **what was not written in this life of a segment reads as nothing.** Segments are used again, and
+//! in their room lie the frames of earlier lives. So each life has a number, in its segment's header; from the number
+//! follows a tag, and each sector that is written ends with it. A disk writes a sector of 512 bytes as a whole or
+//! not at all. So a sector with the tag of an earlier life was not written in this one, and counts as zeros
+//! ([`Life::blank_others`]), as one that was never written does by itself; and any two tags, and a tag and zeros, differ in at
+//! least four bits, so that no single flipped bit makes the one look like the other. That is what lets recovery tell a
+//! frame cut off by a crash from a damaged one (see `tail`), exactly and without guessing, whatever lay there before.
 //!
-//! A **segment** is a file of fixed size, filled with zeros beforehand:
+//! A **segment** is a file of fixed size:
 //!
 //! | bytes | segment header |
 //! |---|---|
 //! | 0..8 | magic `TINKRWAL` |
 //! | 8..12 | format version |
-//! | 12..16 | zero |
+//! | 12..16 | life: the highest that this file ever had (zero in format 1) |
 //! | 16..32 | log id |
 //! | 32..40 | LSN of the first record |
 //! | 40..48 | size of the segment in bytes |
@@ -22,46 +22,28 @@
 //! | 56..60 | chain: payload checksum of the frame before, in the segment before |
 //! | 60..64 | CRC-32C of bytes 0..60 |
 //!
-//! The header keeps this form in all versions, so that an older program can say what it has found.
-//! Then come frames, each at a multiple of 8, until a frame does not fit any more. A **frame** is
-//! one batch: the unit of write, of checksum, of atomicity and of sync.
+//! The header keeps this form in all versions, so that an older program can say what it has found. It is written with zeros
+//! and the tag behind it, up to the end of its sector. Then come frames, until one does not fit any more. A **frame** is one batch:
+//! the unit of write, of checksum, of atomicity and of sync. Its payload is the records, each a LEB128 length and its
+//! bytes. All numbers are little endian.
 //!
-//! | bytes | frame header |
-//! |---|---|
-//! | 0..4 | CRC-32C of the log id and bytes 4..40 |
-//! | 4..8 | payload length in bytes, padding not counted |
-//! | 8..16 | LSN of the first record |
-//! | 16..20 | count of records |
-//! | 20..24 | how many records before this frame were not known to be durable when it was written |
-//! | 24..28 | chain: payload checksum of the frame before |
-//! | 28..32 | payload checksum: CRC-32C of payload and padding as on disk, begun with the chain |
-//! | 32..40 | mask, combined by exclusive or with the payload, 8 bytes at a time |
-//!
-//! The payload is the records, each a LEB128 length and its bytes. Zeros pad it to a multiple of 8,
-//! and the last byte of the padding, which is never empty, is `0xA5`: where the last byte of a frame
-//! reads as zero, the file was cut off. All numbers are little endian.
-//!
-//! Invariants: the payload checksum of a frame depends on every frame before it; header and payload
-//! can each be checked without any other frame.
+//! Invariants: the lives of one file have growing numbers, whatever log it serves; each of its sectors is all zeros, or ends
+//! with the tag of one of its lives; the room behind the last frame is zeros up to the tag of its sector.
 
 use crc32c::{crc32c, crc32c_append};
 
 use crate::Lsn;
-use crate::options::{FRAME_BYTES_MAX, SEGMENT_BYTES_MAX};
+use crate::options::SEGMENT_BYTES_MAX;
 
 /// The newest format this version writes and reads.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
+/// The first format: read, and not written any more.
+pub(crate) const FIRST_FORMAT: u32 = 1;
 
 /// What a disk writes as a whole or not at all. Larger sectors are multiples of it.
 pub(crate) const SECTOR_BYTES: u64 = 512;
 /// The size of a segment header.
 pub(crate) const SEGMENT_HEADER_BYTES: usize = 64;
-/// The size of a frame header.
-pub(crate) const FRAME_HEADER_BYTES: usize = 40;
-/// Frames begin at multiples of this.
-pub(crate) const FRAME_ALIGN: usize = 8;
-/// The last byte of every frame. Four bits are set, so that one flip cannot make it zero.
-pub(crate) const TRAILER: u8 = 0xA5;
 
 const MAGIC: [u8; 8] = *b"TINKRWAL";
 
@@ -91,6 +73,8 @@ impl std::fmt::Debug for LogId {
 /// The first bytes of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SegmentHeader {
+    pub(crate) version: u32,
+    pub(crate) life: u32,
     pub(crate) log_id: LogId,
     pub(crate) first_lsn: Lsn,
     pub(crate) capacity: u64,
@@ -109,7 +93,8 @@ impl SegmentHeader {
     pub(crate) fn encode(&self) -> [u8; SEGMENT_HEADER_BYTES] {
         let mut bytes = [0; SEGMENT_HEADER_BYTES];
         bytes[0..8].copy_from_slice(&MAGIC);
-        bytes[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.version.to_le_bytes());
+        bytes[12..16].copy_from_slice(&self.life.to_le_bytes());
         bytes[16..32].copy_from_slice(&self.log_id.0);
         bytes[32..40].copy_from_slice(&self.first_lsn.0.to_le_bytes());
         bytes[40..48].copy_from_slice(&self.capacity.to_le_bytes());
@@ -133,6 +118,8 @@ impl SegmentHeader {
         let mut log_id = [0; 16];
         log_id.copy_from_slice(&bytes[16..32]);
         let header = SegmentHeader {
+            version,
+            life: u32_at(bytes, 12),
             log_id: LogId(log_id),
             first_lsn: Lsn(u64_at(bytes, 32)),
             capacity: u64_at(bytes, 40),
@@ -142,7 +129,10 @@ impl SegmentHeader {
         // The checksum holds, so this can only be another program's idea of a segment.
         let sound = header.first_lsn >= Lsn::FIRST
             && (SEGMENT_HEADER_BYTES as u64..=SEGMENT_BYTES_MAX).contains(&header.capacity)
-            && header.capacity.is_multiple_of(FRAME_ALIGN as u64);
+            && match version {
+                FIRST_FORMAT => header.life == 0 && header.capacity.is_multiple_of(8),
+                _ => header.life > 0 && header.capacity.is_multiple_of(SECTOR_BYTES),
+            };
         if sound {
             Ok(header)
         } else {
@@ -151,182 +141,87 @@ impl SegmentHeader {
     }
 }
 
-/// The first bytes of a frame.
+/// One life of a segment: what tells its bytes from all others that were ever in the same place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct FrameHeader {
-    pub(crate) payload_bytes: u32,
-    pub(crate) first_lsn: Lsn,
-    pub(crate) count: u32,
-    pub(crate) unsynced: u32,
-    pub(crate) chain: u32,
-    pub(crate) payload_crc: u32,
-    pub(crate) mask: u64,
+pub(crate) struct Life {
+    /// What the checksums of its frame headers begin with.
+    pub(crate) seed: u32,
+    /// What its sectors end with.
+    pub(crate) tag: u32,
+    /// Whether there have been so many lives that tags have begun to come again.
+    is_old: bool,
 }
 
-impl FrameHeader {
-    fn encode(&self, seed: u32, out: &mut [u8]) {
-        out[4..8].copy_from_slice(&self.payload_bytes.to_le_bytes());
-        out[8..16].copy_from_slice(&self.first_lsn.0.to_le_bytes());
-        out[16..20].copy_from_slice(&self.count.to_le_bytes());
-        out[20..24].copy_from_slice(&self.unsynced.to_le_bytes());
-        out[24..28].copy_from_slice(&self.chain.to_le_bytes());
-        out[28..32].copy_from_slice(&self.payload_crc.to_le_bytes());
-        out[32..40].copy_from_slice(&self.mask.to_le_bytes());
-        let crc = crc32c_append(seed, &out[4..FRAME_HEADER_BYTES]);
-        out[0..4].copy_from_slice(&crc.to_le_bytes());
+/// The size of a tag.
+pub(crate) const TAG_BYTES: usize = 4;
+/// The last byte of every tag and of every frame's padding. Four bits are set, so that one flip cannot make it zero.
+pub(crate) const TRAILER: u8 = 0xA5;
+/// How many bits of a tag are a code word, below the trailer.
+const WORD_BITS: u32 = 24;
+/// How many code words there are besides zero. It takes so many lives of one file until a tag comes again, and only what has
+/// outlasted all of them in its place could then be mistaken: with segments of 64 MiB, 16 TiB written to this file.
+const TAGS: u32 = (1 << (WORD_BITS - GENERATOR.ilog2())) - 1;
+/// `(x + 1)(x^5 + x^2 + 1)`: its multiples of up to 31 bits are a cyclic code of distance 4, as the extended Hamming codes are
+/// (Peterson and Brown, *Cyclic Codes for Error Detection*, Proc. IRE 49, 1961, theorems 4 and 6).
+const GENERATOR: u32 = 0b110_1111;
+
+impl Life {
+    pub(crate) fn new(log_id: LogId, number: u32) -> Self {
+        Life {
+            seed: crc32c_append(log_id.seed(), &number.to_le_bytes()),
+            tag: tag(number),
+            is_old: number >= TAGS,
+        }
     }
 
-    /// Reads a header, or nothing if the bytes are not one: its checksum must hold and its fields
-    /// must make sense together.
-    pub(crate) fn decode(seed: u32, bytes: &[u8]) -> Option<Self> {
-        let bytes = bytes.get(..FRAME_HEADER_BYTES)?;
-        let header = FrameHeader {
-            payload_bytes: u32_at(bytes, 4),
-            first_lsn: Lsn(u64_at(bytes, 8)),
-            count: u32_at(bytes, 16),
-            unsynced: u32_at(bytes, 20),
-            chain: u32_at(bytes, 24),
-            payload_crc: u32_at(bytes, 28),
-            mask: u64_at(bytes, 32),
+    /// Whether a sector with this tag was written in this life: one of its bits may have flipped since.
+    pub(crate) fn has_written(&self, tag: u32) -> bool {
+        (tag ^ self.tag).count_ones() <= 1
+    }
+
+    /// Whether a sector with this tag was written in an earlier life: one of its bits may have flipped since. What is neither
+    /// of this life nor of an earlier one, nor zero, has been damaged, and for all that is known was ours.
+    fn has_found(&self, tag: u32) -> bool {
+        let is_earlier = |tag: u32| {
+            let is_tag = tag >> WORD_BITS == u32::from(TRAILER) && remainder(tag) == 0;
+            is_tag && (tag < self.tag || self.is_old && tag != self.tag)
         };
-        // Cheap tests first: recovery tries this at every eighth byte of a torn tail.
-        let plausible = header.count >= 1
-            && header.count <= header.payload_bytes
-            && header.frame_bytes() <= FRAME_BYTES_MAX
-            && header
-                .first_lsn
-                .0
-                .checked_add(header.count.into())
-                .is_some()
-            && header.first_lsn.0 > u64::from(header.unsynced);
-        let sound = plausible && crc32c_append(seed, &bytes[4..]) == u32_at(bytes, 0);
-        sound.then_some(header)
+        // Without a flip in nearly all cases, which are then the first to be found.
+        is_earlier(tag) || !self.has_written(tag) && (0..32).any(|bit| is_earlier(tag ^ 1 << bit))
     }
 
-    /// The size of the whole frame: header, payload and padding.
-    pub(crate) fn frame_bytes(&self) -> usize {
-        frame_bytes(self.payload_bytes as usize)
-    }
-
-    /// The highest LSN known to be durable when the frame was written.
-    pub(crate) fn synced_lsn(&self) -> Lsn {
-        Lsn(self.first_lsn.0 - 1 - u64::from(self.unsynced))
-    }
-
-    /// The LSN of the first record after the frame.
-    pub(crate) fn next_lsn(&self) -> Lsn {
-        Lsn(self.first_lsn.0 + u64::from(self.count))
-    }
-}
-
-/// The size of a frame around a payload of `payload_bytes` bytes: at least one byte of padding.
-pub(crate) const fn frame_bytes(payload_bytes: usize) -> usize {
-    FRAME_HEADER_BYTES + (payload_bytes / FRAME_ALIGN + 1) * FRAME_ALIGN
-}
-
-/// What the writer knows about a frame before its bytes are laid out.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct FrameSpec {
-    /// Where in the segment the frame goes, in bytes.
-    pub(crate) offset: u64,
-    pub(crate) first_lsn: Lsn,
-    pub(crate) synced_lsn: Lsn,
-    pub(crate) count: u32,
-    /// The payload checksum of the frame before.
-    pub(crate) chain: u32,
-}
-
-/// Lays out a frame around the encoded records in `parts`; returns its payload checksum.
-///
-/// # Panics
-/// If the payload is 4 GiB or larger: the log's frame limit is far below.
-pub(crate) fn encode_frame<'a>(
-    spec: &FrameSpec,
-    seed: u32,
-    parts: impl Iterator<Item = &'a [u8]>,
-    out: &mut Vec<u8>,
-) -> u32 {
-    out.clear();
-    out.resize(FRAME_HEADER_BYTES, 0);
-    for part in parts {
-        out.extend_from_slice(part);
-    }
-    let payload_bytes = out.len() - FRAME_HEADER_BYTES;
-    out.resize(frame_bytes(payload_bytes), 0);
-    if let Some(last) = out.last_mut() {
-        *last = TRAILER;
-    }
-    let unsynced = spec.first_lsn.0 - 1 - spec.synced_lsn.0;
-    let mut header = FrameHeader {
-        payload_bytes: u32::try_from(payload_bytes)
-            .expect("a payload is below 4 GiB because the frame limit is"),
-        first_lsn: spec.first_lsn,
-        count: spec.count,
-        unsynced: u32::try_from(unsynced)
-            .expect("a segment holds fewer than 2^32 records and the one before it was synced"),
-        chain: spec.chain,
-        payload_crc: 0,
-        mask: 0,
-    };
-    let payload = FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + payload_bytes;
-    // Nearly always the first round is the last. Each further mask is a fresh 64-bit number, which
-    // the payload would have had to repeat over a whole sector to need yet another.
-    for attempt in 1.. {
-        header.payload_crc = crc32c_append(spec.chain, &out[FRAME_HEADER_BYTES..]);
-        header.encode(seed, out);
-        if every_share_is_marked(out, spec.offset) {
-            break;
+    /// Sets what was written in earlier lives to zeros, in `bytes` that were read from `offset` on up to the end of a sector.
+    pub(crate) fn blank_others(&self, bytes: &mut [u8], offset: u64) {
+        #[cfg(planted)]
+        if crate::planted::is("life-not-checked") {
+            return;
         }
-        let mask = split_mix_64(spec.first_lsn.0 ^ (attempt << 48));
-        apply_mask(header.mask ^ mask, &mut out[payload.clone()]);
-        header.mask = mask;
-    }
-    header.payload_crc
-}
-
-/// Combines a payload with a mask; doing it twice gives the payload back.
-pub(crate) fn apply_mask(mask: u64, payload: &mut [u8]) {
-    if mask == 0 {
-        return;
-    }
-    let mask = mask.to_le_bytes();
-    for chunk in payload.chunks_mut(mask.len()) {
-        for (byte, mask) in chunk.iter_mut().zip(mask) {
-            *byte ^= mask;
+        let sector_bytes = SECTOR_BYTES as usize;
+        let begun = (offset.next_multiple_of(SECTOR_BYTES) - offset) as usize;
+        let (first, rest) = bytes.split_at_mut(begun.min(bytes.len()));
+        for sector in std::iter::once(first).chain(rest.chunks_mut(sector_bytes)) {
+            let tag_at = sector.len().checked_sub(TAG_BYTES);
+            if tag_at.is_some_and(|at| self.has_found(u32_at(sector, at))) {
+                sector.fill(0);
+            }
         }
     }
 }
 
-/// Whether each sector's share of a frame at `offset` has at least two bits set.
-fn every_share_is_marked(frame: &[u8], offset: u64) -> bool {
-    shares(frame, offset).all(|share| {
-        let mut bits = 0;
-        share.iter().any(|byte| {
-            bits += byte.count_ones();
-            bits >= 2
-        })
+/// The tag of a life: a code word that is not zero, four bits or more from zero and from every other, below the trailer.
+/// Larger for later lives, up to [`TAGS`] of them.
+fn tag(life: u32) -> u32 {
+    let word = (life % TAGS + 1) << GENERATOR.ilog2();
+    u32::from(TRAILER) << WORD_BITS | word | remainder(word)
+}
+
+/// What is left of a tag's word when it is divided by [`GENERATOR`]: nothing if it is a code word.
+fn remainder(tag: u32) -> u32 {
+    let degree = GENERATOR.ilog2();
+    let word = tag & ((1 << WORD_BITS) - 1);
+    (degree..WORD_BITS).rev().fold(word, |rest, bit| {
+        rest ^ ((rest >> bit & 1) * (GENERATOR << (bit - degree)))
     })
-}
-
-/// Whether some sector's share of a frame at `offset` is all zeros: it was never written.
-pub(crate) fn has_blank_share(frame: &[u8], offset: u64) -> bool {
-    shares(frame, offset).any(|share| share.iter().all(|&byte| byte == 0))
-}
-
-/// The parts into which sector boundaries cut a frame at `offset`.
-fn shares(frame: &[u8], offset: u64) -> impl Iterator<Item = &[u8]> {
-    let to_boundary = (SECTOR_BYTES - offset % SECTOR_BYTES) as usize;
-    let (first, rest) = frame.split_at(to_boundary.min(frame.len()));
-    std::iter::once(first).chain(rest.chunks(SECTOR_BYTES as usize))
-}
-
-/// The finalizer of SplitMix64 (Steele, Lea, Flood: *Fast Splittable Pseudorandom Number
-/// Generators*, 2014): well spread bits from a counter.
-fn split_mix_64(counter: u64) -> u64 {
-    let mut z = counter.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 /// Takes the first record off a payload: `None` if what is there is not one.
@@ -368,13 +263,13 @@ pub(crate) fn encode_length(mut length: u32, out: &mut [u8; 5]) -> usize {
     used + 1
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
+pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {
     let mut word = [0; 4];
     word.copy_from_slice(&bytes[at..at + 4]);
     u32::from_le_bytes(word)
 }
 
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
+pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     let mut word = [0; 8];
     word.copy_from_slice(&bytes[at..at + 8]);
     u64::from_le_bytes(word)
@@ -384,63 +279,57 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 mod tests {
     use super::*;
 
-    fn spec(offset: u64) -> FrameSpec {
-        FrameSpec {
-            offset,
-            first_lsn: Lsn(7),
-            synced_lsn: Lsn(4),
-            count: 1,
-            chain: 99,
+    /// Linear, so that it is enough to look at what one, two and three flipped bits look like, and not at all pairs of tags.
+    #[test]
+    fn tags_differ_from_zero_and_from_each_other_in_four_bits() {
+        for life in [1, 2, 3, 1000, TAGS - 1, TAGS, TAGS + 1, u32::MAX] {
+            assert_eq!(remainder(tag(life)), 0);
+            assert_eq!(tag(life) >> WORD_BITS, TRAILER.into());
+            assert_ne!(tag(life), tag(life.wrapping_add(1)));
         }
-    }
-
-    #[test]
-    fn a_blank_payload_is_masked_and_comes_back() {
-        let mut payload = vec![0; 4000];
-        let mut length = [0; 5];
-        let used = encode_length(4000, &mut length);
-        payload.splice(0..0, length[..used].iter().copied());
-        let mut frame = Vec::new();
-        encode_frame(&spec(64), 5, std::iter::once(&payload[..]), &mut frame);
-
-        let header = FrameHeader::decode(5, &frame).expect("a frame that was just encoded is one");
-        assert_ne!(header.mask, 0, "zeros over whole sectors need a mask");
-        assert!(!has_blank_share(&frame, 64));
-        assert_eq!(header.synced_lsn(), Lsn(4));
-        let end = FRAME_HEADER_BYTES + header.payload_bytes as usize;
-        apply_mask(header.mask, &mut frame[FRAME_HEADER_BYTES..end]);
-        assert_eq!(frame[FRAME_HEADER_BYTES..end], payload);
-    }
-
-    #[test]
-    fn ordinary_payloads_are_stored_as_they_are() {
-        let text = b"\x0bhello world";
-        let mut frame = Vec::new();
-        encode_frame(&spec(500), 5, std::iter::once(&text[..]), &mut frame);
-        assert_eq!(
-            FrameHeader::decode(5, &frame).map(|header| header.mask),
-            Some(0)
-        );
-        assert_eq!(&frame[FRAME_HEADER_BYTES..][..text.len()], text);
-    }
-
-    /// One bit in an otherwise blank sector must not be left alone either: flipped, it would make
-    /// a written sector look like one that never was.
-    #[test]
-    fn no_single_flip_blanks_a_share() {
-        for lone_bit in [900, 901, 1300] {
-            // Only the sector from 1024 on, 856 bytes into the payload, is nearly blank.
-            let mut payload = vec![0x11; 4 * 512];
-            payload[856..1368].fill(0);
-            payload[lone_bit] = 1;
-            let mut frame = Vec::new();
-            encode_frame(&spec(128), 5, std::iter::once(&payload[..]), &mut frame);
-            for bit in 0..frame.len() * 8 {
-                frame[bit / 8] ^= 1 << (bit % 8);
-                assert!(!has_blank_share(&frame, 128), "after flipping bit {bit}");
-                frame[bit / 8] ^= 1 << (bit % 8);
+        let bits = 0..WORD_BITS;
+        for a in bits.clone() {
+            assert_ne!(remainder(1 << a), 0);
+            for b in bits.clone().filter(|&b| b != a) {
+                assert_ne!(remainder(1 << a | 1 << b), 0);
+                for c in bits.clone().filter(|&c| c != a && c != b) {
+                    assert_ne!(remainder(1 << a | 1 << b | 1 << c), 0);
+                }
             }
         }
+    }
+
+    /// Ours, theirs, or nobody's: and no flip makes one of the others.
+    #[test]
+    fn whose_a_sector_is_survives_a_flipped_bit() {
+        let whose = |life: u32, tag: u32| {
+            let life = Life::new(LogId([1; 16]), life);
+            (life.has_written(tag), life.has_found(tag))
+        };
+        for (ours, theirs) in [
+            (2, 1),
+            (900, 1),
+            (900, 899),
+            (TAGS + 5, 7),
+            (TAGS + 5, TAGS + 4),
+        ] {
+            for (of, expected) in [
+                (tag(ours), (true, false)),
+                (tag(theirs), (false, true)),
+                (0, (false, false)),
+            ] {
+                assert_eq!(whose(ours, of), expected, "life {ours}, tag {of:x}");
+                for bit in 0..32 {
+                    assert_eq!(
+                        whose(ours, of ^ 1 << bit),
+                        expected,
+                        "life {ours}, tag {of:x}, bit {bit}"
+                    );
+                }
+            }
+        }
+        // No later life can have been there before.
+        assert_eq!(whose(5, tag(6)), (false, false));
     }
 
     #[test]
@@ -469,48 +358,35 @@ mod tests {
         }
     }
 
-    /// Numbers that no writer writes, under a checksum that holds: memory is made for a frame by what its header says.
     #[test]
-    fn no_header_is_larger_than_life() {
-        let header = FrameHeader {
-            payload_bytes: FRAME_BYTES_MAX as u32 - 48,
-            first_lsn: Lsn(u64::MAX - 7),
-            count: 7,
-            unsynced: 0,
-            chain: 0,
-            payload_crc: 0,
-            mask: 0,
-        };
-        let decoded = |header: FrameHeader| {
-            let mut bytes = [0; FRAME_HEADER_BYTES];
-            header.encode(5, &mut bytes);
-            FrameHeader::decode(5, &bytes)
-        };
-        assert_eq!(decoded(header), Some(header));
-        for (payload_bytes, count) in [(u32::MAX, 7), (FRAME_BYTES_MAX as u32 - 40, 7), (9, 8)] {
-            let header = FrameHeader {
-                payload_bytes,
-                count,
-                ..header
-            };
-            assert_eq!(decoded(header), None, "{header:?}");
-        }
-        let segment = SegmentHeader {
+    fn no_segment_is_larger_than_life() {
+        let sound = SegmentHeader {
+            version: FORMAT_VERSION,
+            life: 1,
             log_id: LogId([1; 16]),
             first_lsn: Lsn(1),
-            capacity: SEGMENT_BYTES_MAX + 8,
+            capacity: 4096,
             begun_unix_ms: 0,
             chain: 0,
         };
-        assert_eq!(
-            SegmentHeader::decode(&segment.encode()),
-            Err(HeaderError::Damaged)
-        );
+        assert_eq!(SegmentHeader::decode(&sound.encode()), Ok(sound));
+        let too_large = SEGMENT_BYTES_MAX + 512;
+        for (life, capacity) in [(1, too_large), (1, 4096 + 8), (0, 4096)] {
+            let header = SegmentHeader {
+                life,
+                capacity,
+                ..sound
+            };
+            let decoded = SegmentHeader::decode(&header.encode());
+            assert_eq!(decoded, Err(HeaderError::Damaged), "{header:?}");
+        }
     }
 
     #[test]
     fn a_flipped_version_is_damage_and_a_newer_one_is_newer() {
         let header = SegmentHeader {
+            version: FORMAT_VERSION,
+            life: 1,
             log_id: LogId([1; 16]),
             first_lsn: Lsn(1),
             capacity: 4096,
@@ -519,7 +395,7 @@ mod tests {
         };
         let mut bytes = header.encode();
         assert_eq!(SegmentHeader::decode(&bytes), Ok(header));
-        bytes[8] ^= 2;
+        bytes[8] ^= 1;
         assert_eq!(SegmentHeader::decode(&bytes), Err(HeaderError::Damaged));
         let crc = crc32c(&bytes[..60]);
         bytes[60..64].copy_from_slice(&crc.to_le_bytes());

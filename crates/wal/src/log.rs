@@ -8,7 +8,9 @@
 //! - a failed write or sync is the last thing the log does: nothing is tried again, nothing
 //!   appended, until it has been opened anew and has looked at what is really there;
 //! - running out of space is not a failure: it shows only where the next segment is made, before
-//!   anything was written.
+//!   anything was written;
+//! - what is not durable reaches no further than `REACH_BYTES` behind what is, unless a durable frame of the segment says
+//!   that it may: recovery need not look further.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -19,12 +21,15 @@ use std::time::Duration;
 use crate::Lsn;
 use crate::batch::Batch;
 use crate::error::{AppendError, Failure, OpenError};
-use crate::format::{FrameSpec, LogId, SegmentHeader, encode_frame, frame_bytes};
+use crate::format::{
+    FIRST_FORMAT, FORMAT_VERSION, Life, LogId, SECTOR_BYTES, SEGMENT_HEADER_BYTES, SegmentHeader,
+};
+use crate::frame::{FrameSpec, REACH_BYTES, encode_frame, frame_end};
 use crate::options::{Options, SyncPolicy};
 use crate::recovery::{self, Recovered, Sealed};
-use crate::segment::{self, LOCK_FILE_NAME, MakeError, Segment, Spare};
+use crate::segment::{self, LOCK_FILE_NAME, MakeError, SPARE_FILE_NAMES, Segment, Spare};
 use crate::stats::Stats;
-use crate::storage::{Lock, LockGuard, Storage};
+use crate::storage::{Access, Lock, LockGuard, Storage};
 
 /// A log that is open for appending.
 ///
@@ -53,13 +58,20 @@ pub struct Log {
     storage: Arc<dyn Storage>,
     options: Options,
     log_id: LogId,
-    seed: u32,
     payload_limit: usize,
     active: Segment,
+    /// The active segment's.
+    life: Life,
     /// Where the next frame goes in the active segment.
     offset: u64,
+    /// Up to where all of the active segment is durable.
+    synced_offset: u64,
+    /// Whether a frame of the active segment says that what is not durable may reach far.
+    relaxed: Relaxed,
     sealed: VecDeque<Sealed>,
     spare: Option<Spare>,
+    /// A released segment that will be a spare, by the name it has.
+    kept: Option<&'static str>,
     space_low: bool,
     next_lsn: Lsn,
     synced_lsn: Lsn,
@@ -74,7 +86,15 @@ pub struct Log {
     _lock: Box<dyn LockGuard>,
 }
 
-/// A segment that was deleted because nobody needed it any more.
+/// Whether the active segment has a frame that is `is_relaxed`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Relaxed {
+    No,
+    Written,
+    Durable,
+}
+
+/// A segment that is no part of the log any more because nobody needed it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Released {
     /// The file it was.
@@ -131,15 +151,22 @@ impl Log {
         } else {
             recovery::recover(&storage, dir, &segments, visitor)?
         };
-        let log_id = position.active.header.log_id;
+        let header = position.active.header;
         let mut log = Log {
-            log_id,
-            seed: log_id.seed(),
+            log_id: header.log_id,
             payload_limit: options.payload_limit(),
             active: position.active,
+            life: Life::new(header.log_id, header.life),
             offset: position.offset,
+            synced_offset: position.offset,
+            relaxed: if position.is_relaxed {
+                Relaxed::Durable
+            } else {
+                Relaxed::No
+            },
             sealed: position.sealed,
             spare: None,
+            kept: None,
             space_low: false,
             next_lsn: position.next_lsn,
             synced_lsn: position.next_lsn.prev(),
@@ -153,7 +180,10 @@ impl Log {
             _lock: lock,
         };
         match log.reserve() {
-            Ok(_) => Ok((log, recovered)),
+            Ok(_) => {
+                log.find_kept();
+                Ok((log, recovered))
+            }
             Err(AppendError::Failed(failure)) => Err(OpenError::Io(failure)),
             Err(AppendError::NoSpace(failure)) => Err(OpenError::NoSpace(failure)),
             Err(AppendError::TooLarge { .. }) => {
@@ -184,8 +214,15 @@ impl Log {
                 limit: self.payload_limit,
             });
         }
-        if self.offset + frame_bytes(bytes) as u64 > self.active.header.capacity {
+        if self.is_of_first_format() || frame_end(self.offset, bytes) > self.active.header.capacity
+        {
             self.rotate()?;
+        }
+        let end = frame_end(self.offset, bytes);
+        let reaches_far =
+            |log: &Log| log.relaxed != Relaxed::Durable && end - log.synced_offset > REACH_BYTES;
+        if reaches_far(self) {
+            self.sync()?;
         }
         let spec = FrameSpec {
             offset: self.offset,
@@ -193,19 +230,22 @@ impl Log {
             synced_lsn: self.synced_lsn,
             count: count as u32,
             chain: self.chain,
+            is_relaxed: self.options.sync != SyncPolicy::Always,
         };
         let parts = batches.iter().map(|batch| batch.encoded());
-        let chain = encode_frame(&spec, self.seed, parts, &mut self.frame);
-        if let Err(error) = self.active.file.write_all_at(&self.frame, self.offset) {
-            return Err(self.fail(Failure::new("write to", &self.active.path, error)));
-        }
-        self.offset += self.frame.len() as u64;
-        self.chain = chain;
+        let header = encode_frame(&spec, self.life, parts, &mut self.frame);
+        let in_two_steps = reaches_far(self);
+        self.write_frame(in_two_steps)?;
+        self.offset = end;
+        self.chain = header.payload_crc;
         self.next_lsn = Lsn(first_lsn.0 + count as u64);
+        if spec.is_relaxed && self.relaxed == Relaxed::No {
+            self.relaxed = Relaxed::Written;
+        }
         self.stats.frames += 1;
         self.stats.records += count as u64;
         self.stats.payload_bytes += bytes as u64;
-        self.stats.frame_bytes += self.frame.len() as u64;
+        self.stats.frame_bytes += header.frame_bytes as u64;
         if self.sync_due_in() == Some(Duration::ZERO) {
             self.sync()?;
         }
@@ -238,6 +278,34 @@ impl Log {
         self.stats
             .count_sync(self.synced_at.saturating_sub(started));
         self.synced_lsn = self.next_lsn.prev();
+        self.synced_offset = self.offset;
+        if self.relaxed == Relaxed::Written {
+            self.relaxed = Relaxed::Durable;
+        }
+        Ok(())
+    }
+
+    /// Writes the frame that was laid out; if need be so that its header is durable before the rest is written.
+    fn write_frame(&mut self, in_two_steps: bool) -> Result<(), AppendError> {
+        let Segment { file, path, .. } = &self.active;
+        let mut written = 0;
+        if in_two_steps {
+            let end = (self.offset + REACH_BYTES) / SECTOR_BYTES * SECTOR_BYTES;
+            written = (end - self.offset) as usize;
+            if let Err(error) = file.write_all_at(&self.frame[..written], self.offset) {
+                let failure = Failure::new("write to", path, error);
+                return Err(self.fail(failure));
+            }
+            if let Err(error) = file.sync_data() {
+                let failure = Failure::new("sync", path, error);
+                return Err(self.fail(failure));
+            }
+        }
+        let rest_at = self.offset + written as u64;
+        if let Err(error) = file.write_all_at(&self.frame[written..], rest_at) {
+            let failure = Failure::new("write to", path, error);
+            return Err(self.fail(failure));
+        }
         Ok(())
     }
 
@@ -285,8 +353,9 @@ impl Log {
         self.space_low
     }
 
-    /// Deletes the segments all of whose records are below `below` and that were full for at least
-    /// `min_age`; returns them. The segment being appended to always stays.
+    /// Lets go of the segments all of whose records are below `below` and that were full for at least
+    /// `min_age`; returns them. The segment being appended to always stays. One of them at most is kept, to be the room of a
+    /// later segment; the others are deleted.
     ///
     /// # Errors
     /// [`AppendError::Failed`] if a file cannot be removed for good.
@@ -315,11 +384,26 @@ impl Log {
                 last_lsn: next_lsn.prev(),
                 bytes: oldest.capacity,
             };
-            if let Err(error) = self.storage.remove(&gone.path) {
+            let kept = self
+                .free_spare_name()
+                .filter(|_| oldest.is_reusable && gone.bytes == self.options.segment_bytes);
+            if let Some(name) = kept {
+                let spare = self.options.dir.join(name);
+                if let Err(error) = self.storage.rename(&gone.path, &spare) {
+                    return Err(self.fail(Failure::new("rename to a spare", gone.path, error)));
+                }
+                self.kept = kept;
+            } else if let Err(error) = self.storage.remove(&gone.path) {
                 return Err(self.fail(Failure::new("remove", gone.path, error)));
             }
+            #[cfg(planted)]
+            if crate::planted::is("released-name-unsynced") {
+                self.sealed.pop_front();
+                released.push(gone);
+                continue;
+            }
             // One by one: were a later one gone from the disk and this one not, there would be a
-            // gap in the log after a crash.
+            // gap in the log after a crash. And before it is used again: were it not gone, another segment would have its name.
             if let Err(error) = self.storage.sync_dir(&self.options.dir) {
                 return Err(self.fail(Failure::new("sync", &self.options.dir, error)));
             }
@@ -327,6 +411,44 @@ impl Log {
             released.push(gone);
         }
         Ok(released)
+    }
+
+    /// Gives back the room of the released segment that is kept for later, if there is one; returns whether there was. For when
+    /// something else needs the room: the next segment keeps its own.
+    ///
+    /// # Errors
+    /// [`AppendError::Failed`].
+    pub fn discard_kept(&mut self) -> Result<bool, AppendError> {
+        self.check()?;
+        let Some(name) = self.kept.take() else {
+            return Ok(false);
+        };
+        let path = self.options.dir.join(name);
+        if let Err(error) = self.storage.remove(&path) {
+            return Err(self.fail(Failure::new("remove", path, error)));
+        }
+        Ok(true)
+    }
+
+    /// A name for another spare, if there may be one.
+    fn free_spare_name(&self) -> Option<&'static str> {
+        if self.kept.is_some() {
+            return None;
+        }
+        let taken = self.spare.as_ref().map(Spare::name);
+        SPARE_FILE_NAMES
+            .into_iter()
+            .find(|&name| Some(name) != taken)
+    }
+
+    /// Looks for a spare beside the next segment, left behind by an earlier life.
+    fn find_kept(&mut self) {
+        if let Some(name) = self.free_spare_name() {
+            let path = self.options.dir.join(name);
+            // One that cannot be opened is no use: it would be replaced by the next.
+            let found = self.storage.open(&path, Access::Read);
+            self.kept = found.is_ok().then_some(name);
+        }
     }
 
     /// Makes everything durable and gives up the lock.
@@ -394,6 +516,8 @@ impl Log {
         Stats {
             segments: self.sealed.len() as u64 + 1,
             segment_bytes: sealed + self.active.header.capacity,
+            spare_bytes: self.spare.as_ref().map_or(0, Spare::capacity)
+                + self.kept.map_or(0, |_| self.options.segment_bytes),
             ..self.stats
         }
     }
@@ -422,6 +546,7 @@ impl Log {
         );
         match made {
             Ok(spare) => {
+                self.kept = self.kept.filter(|&name| name != spare.name());
                 self.spare = Some(spare);
                 self.space_low = false;
                 Ok(())
@@ -440,6 +565,11 @@ impl Log {
         }
     }
 
+    /// Whether the active segment is of the first format: it is left as it is, and the log goes on in the next.
+    fn is_of_first_format(&self) -> bool {
+        self.active.header.version == FIRST_FORMAT
+    }
+
     /// Goes on in the next segment. All of this one is made durable first, whatever the policy: that
     /// only the last segment can be unfinished is what recovery builds on.
     fn rotate(&mut self) -> Result<(), AppendError> {
@@ -449,17 +579,27 @@ impl Log {
             unreachable!("a spare segment was prepared above")
         };
         let header = SegmentHeader {
+            version: FORMAT_VERSION,
+            life: spare.next_life(self.active.header.life),
             log_id: self.log_id,
             first_lsn: self.next_lsn,
             capacity: spare.capacity(),
             begun_unix_ms: self.storage.unix_ms(),
             chain: self.chain,
         };
+        let is_used = spare.is_used();
         match spare.activate(&*self.storage, &self.options.dir, header) {
             Ok(next) => {
-                self.sealed.push_back(Sealed::of(&self.active));
+                // One without any record had the same name, and has been replaced.
+                if self.active.header.first_lsn != header.first_lsn {
+                    self.sealed.push_back(Sealed::of(&self.active));
+                }
                 self.active = next;
-                self.offset = crate::format::SEGMENT_HEADER_BYTES as u64;
+                self.life = Life::new(header.log_id, header.life);
+                self.offset = SEGMENT_HEADER_BYTES as u64;
+                self.synced_offset = self.offset;
+                self.relaxed = Relaxed::No;
+                self.stats.reused_segments += u64::from(is_used);
                 Ok(())
             }
             Err(error) => Err(self.could_not_make(error)),

@@ -6,7 +6,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::format::{FRAME_ALIGN, FRAME_HEADER_BYTES, LogId, SEGMENT_HEADER_BYTES};
+use crate::format::{LogId, SEGMENT_HEADER_BYTES};
+use crate::frame::{FRAME_ALIGN, FRAME_HEADER_BYTES, payload_max, payload_max_anywhere};
 
 /// The smallest segment: one page. Only tests want it.
 const SEGMENT_BYTES_MIN: u64 = 4 << 10;
@@ -86,31 +87,38 @@ impl Options {
 
     /// The largest payload whose frame keeps to the limit and fits into an empty segment, in bytes.
     pub(crate) fn payload_limit(&self) -> usize {
-        let room = self.segment_bytes - SEGMENT_HEADER_BYTES as u64;
-        let frame = usize::try_from(room)
-            .unwrap_or(usize::MAX)
-            .min(self.max_frame_bytes);
-        (frame - FRAME_HEADER_BYTES) / FRAME_ALIGN * FRAME_ALIGN - 1
+        let in_segment = payload_max(SEGMENT_HEADER_BYTES as u64, self.segment_bytes);
+        payload_max_anywhere(self.max_frame_bytes).min(in_segment)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::frame_bytes;
+    use crate::frame::frame_end;
 
     #[test]
-    fn the_payload_limit_is_the_largest_that_fits() {
-        for max_frame_bytes in [48, 49, 55, 56, 1000, 1 << 20] {
+    fn the_payload_limit_fits_wherever_a_frame_begins() {
+        for max_frame_bytes in [48, 49, 55, 56, 60, 1000, 7000, 1 << 20] {
             let options = Options {
                 max_frame_bytes,
                 segment_bytes: 8192,
                 ..Options::new("x")
             };
-            let room = max_frame_bytes.min(8192 - SEGMENT_HEADER_BYTES);
             let limit = options.payload_limit();
-            assert!(frame_bytes(limit) <= room, "{max_frame_bytes}");
-            assert!(frame_bytes(limit + 1) > room, "{max_frame_bytes}");
+            assert!(frame_end(SEGMENT_HEADER_BYTES as u64, limit) <= 8192);
+            // Padding to the end of a sector is not counted; it is less than another frame and a tag.
+            let most = max_frame_bytes + FRAME_HEADER_BYTES + 12;
+            let largest = |payload| {
+                let ends = (512..=968).step_by(8).map(|at| frame_end(at, payload) - at);
+                ends.max().unwrap_or_default() as usize
+            };
+            assert!(largest(limit) <= most, "{max_frame_bytes}");
+            let tight = limit < 7000 && largest(limit + 3 * FRAME_ALIGN) > max_frame_bytes;
+            assert!(
+                tight || limit > 7000,
+                "{max_frame_bytes}: {limit} is too small"
+            );
         }
     }
 }

@@ -5,6 +5,10 @@
 //! what is damaged does not. So damage at the end of the log is reported only once two looks at it,
 //! one after the other and each at fresh bytes, have found the very same.
 //!
+//! A segment that was released may be overwritten while it is being read: its file becomes another segment. Frames are
+//! told by the life of theirs, so that nothing of the other is ever handed out; and since a file is overwritten only after it
+//! has lost its name, the second look finds the name gone, and says [`ReadError::Released`] instead of damage.
+//!
 //! Invariants: nothing is written, nothing locked; records come in order and without gaps; a reader that
 //! has come to the end can be asked again later.
 //!
@@ -131,14 +135,11 @@ impl Reader {
             let Some(&first) = segments.get(at) else {
                 return Ok(());
             };
-            match Segment::open(&*self.storage, &self.dir, first, Access::Read) {
-                // Released between the listing and the opening.
-                Err(error) if is_not_found(&error) => {}
-                other => {
-                    self.cursor = Some(Cursor::new(other?));
-                    self.segments += 1;
-                    return Ok(());
-                }
+            // If it was released between the listing and the opening, there is another listing to be had.
+            if let Some(segment) = open_listed(&*self.storage, &self.dir, first)? {
+                self.cursor = Some(Cursor::new(segment));
+                self.segments += 1;
+                return Ok(());
             }
         }
     }
@@ -220,10 +221,20 @@ fn end_of_segment(
     segments: &[Lsn],
 ) -> Result<End, ReadError> {
     let here = cursor.segment.header.first_lsn;
+    if here == cursor.next_lsn && segments.contains(&here) {
+        // Nothing of it was read yet, and a newer version may have begun it anew, in its own format.
+        let Some(now) = open_listed(storage, dir, here)? else {
+            return Ok(End::Gone);
+        };
+        if now.header != cursor.segment.header {
+            check_succession(cursor, &now)?;
+            return Ok(End::Next(now));
+        }
+    }
     let Some(&first) = segments.iter().find(|&&first| first > here) else {
         return Ok(End::Log(match tail::judge_last(cursor)? {
             Tail::Clean => None,
-            Tail::Torn { end } => Some(torn(cursor, end)),
+            Tail::Torn { end, .. } => Some(torn(cursor, end)),
         }));
     };
     if first > cursor.next_lsn && !segments.contains(&here) {
@@ -233,12 +244,32 @@ fn end_of_segment(
         });
     }
     tail::judge_sealed(cursor)?;
-    let next = match Segment::open(storage, dir, first, Access::Read) {
-        Err(error) if is_not_found(&error) => return Ok(End::Gone),
-        other => other?,
+    let Some(next) = open_listed(storage, dir, first)? else {
+        return Ok(End::Gone);
     };
     check_succession(cursor, &next)?;
     Ok(End::Next(next))
+}
+
+/// Opens a segment that was just listed; `None` if it was released since.
+fn open_listed(
+    storage: &dyn Storage,
+    dir: &Path,
+    first: Lsn,
+) -> Result<Option<Segment>, ReadError> {
+    match Segment::open(storage, dir, first, Access::Read) {
+        Err(error) if is_not_found(&error) => Ok(None),
+        // Another segment's header, or half of one, if it was overwritten while it was being opened.
+        Err(ReadError::Damaged(damage)) => {
+            let is_there = segment::list(storage, dir)?.contains(&first);
+            if is_there {
+                Err(damage.into())
+            } else {
+                Ok(None)
+            }
+        }
+        other => other.map(Some),
+    }
 }
 
 fn is_not_found(error: &ReadError) -> bool {

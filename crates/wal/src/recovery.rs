@@ -9,7 +9,7 @@
 //! USENIX ATC 2020, show what becomes of databases that trust the page cache here.)
 //!
 //! Invariants: one pass over the log, in order; nothing on the disk is changed before the whole log
-//! was found sound; afterwards only zeros follow the last record.
+//! was found sound; afterwards nothing of the segment's life follows the last record.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -17,8 +17,9 @@ use std::sync::Arc;
 
 use crate::cursor::Cursor;
 use crate::error::OpenError;
-use crate::format::{FRAME_HEADER_BYTES, LogId, SegmentHeader, take_record};
-use crate::segment::{MakeError, Segment, Spare};
+use crate::format::{FIRST_FORMAT, FORMAT_VERSION, LogId, SegmentHeader, take_record};
+use crate::frame::FRAME_HEADER_BYTES;
+use crate::segment::{MakeError, SPARE_FILE_NAMES, Segment, Spare};
 use crate::storage::{Access, Storage, StorageFile};
 use crate::tail::{self, Tail};
 use crate::{Damage, DamageKind, Lsn, Options, ReadError};
@@ -64,6 +65,8 @@ pub(crate) struct Sealed {
     pub(crate) first_lsn: Lsn,
     pub(crate) begun_unix_ms: u64,
     pub(crate) capacity: u64,
+    /// Whether it may be a spare one day: those of the first format may not.
+    pub(crate) is_reusable: bool,
 }
 
 impl Sealed {
@@ -73,6 +76,7 @@ impl Sealed {
             first_lsn: segment.header.first_lsn,
             begun_unix_ms: segment.header.begun_unix_ms,
             capacity: segment.header.capacity,
+            is_reusable: segment.header.version != FIRST_FORMAT,
         }
     }
 }
@@ -85,6 +89,7 @@ pub(crate) struct Position {
     pub(crate) offset: u64,
     pub(crate) next_lsn: Lsn,
     pub(crate) chain: u32,
+    pub(crate) is_relaxed: bool,
 }
 
 /// Makes the first segment of a new log.
@@ -102,15 +107,32 @@ pub(crate) fn create<E>(
             LogId(bytes)
         }
     };
-    let header = SegmentHeader {
-        log_id,
-        first_lsn: Lsn::FIRST,
-        capacity: options.segment_bytes,
-        begun_unix_ms: storage.unix_ms(),
-        chain: log_id.seed(),
-    };
-    let active = Spare::prepare(storage, &options.dir, options.segment_bytes)
-        .and_then(|spare| spare.activate(storage, &options.dir, header))
+    // Of a log that somebody has removed, spares may be left: see `Spare::prepare`.
+    let dir = &options.dir;
+    let names = storage
+        .list(dir)
+        .map_err(|error| OpenError::io("list", dir, error))?;
+    if names
+        .iter()
+        .any(|name| SPARE_FILE_NAMES.contains(&name.as_str()))
+    {
+        storage
+            .sync_dir(dir)
+            .map_err(|error| OpenError::io("sync", dir, error))?;
+    }
+    let active = Spare::prepare(storage, dir, options.segment_bytes)
+        .and_then(|spare| {
+            let header = SegmentHeader {
+                version: FORMAT_VERSION,
+                life: spare.next_life(0),
+                log_id,
+                first_lsn: Lsn::FIRST,
+                capacity: options.segment_bytes,
+                begun_unix_ms: storage.unix_ms(),
+                chain: log_id.seed(),
+            };
+            spare.activate(storage, dir, header)
+        })
         .map_err(|error| match error {
             MakeError::NoSpace(failure) => OpenError::NoSpace(failure),
             MakeError::Failed(failure) => OpenError::Io(failure),
@@ -142,7 +164,7 @@ pub(crate) fn recover<E>(
     let open = |first_lsn, is_last| {
         let segment = Segment::open(&**storage, dir, first_lsn, Access::Write)?;
         if is_last {
-            // What follows its end is a hole, which the survey of the tail is spared, unless it is in memory: see there.
+            // What follows its end is a hole, or of earlier lives: the survey of the tail is spared it, unless it is read ahead.
             segment.file.expect_random_reads();
         }
         Ok::<_, ReadError>(segment)
@@ -185,7 +207,7 @@ pub(crate) fn recover<E>(
     }
     let tail = tail::judge_last(&cursor)?;
     recovered.last_lsn = cursor.next_lsn.prev();
-    if let Tail::Torn { end } = tail {
+    if let Tail::Torn { end, .. } = tail {
         recovered.torn = Some(torn(&cursor, end));
     }
     make_ready(&**storage, dir, &cursor, tail, unsynced.start())
@@ -225,6 +247,7 @@ fn position(cursor: Cursor, sealed: VecDeque<Sealed>) -> Position {
         offset: cursor.offset,
         next_lsn: cursor.next_lsn,
         chain: cursor.chain,
+        is_relaxed: cursor.is_relaxed,
         active: cursor.segment,
         sealed,
     }
@@ -283,15 +306,29 @@ fn make_ready(
     } else {
         tail
     };
-    if let Tail::Torn { end } = tail {
+    if let Tail::Torn { extent, .. } = tail {
         // A write that fails may have written any part, and what is left must still read as cut off. Behind its header a
-        // torn frame may lose whatever it likes; a header may only once nothing is left behind it.
-        let header_end = end.min(cursor.offset + FRAME_HEADER_BYTES as u64);
-        if header_end < end {
-            write_zeros(&**file, header_end, end).map_err(fail("write to"))?;
-            file.sync_data().map_err(fail("sync"))?;
+        // torn frame may lose whatever it likes; a header may only once nothing is left behind it, durably.
+        let header_end = cursor.offset + FRAME_HEADER_BYTES as u64;
+        for range in cursor.layout.own_ranges(cursor.offset, extent) {
+            write_zeros(&**file, range.start.max(header_end), range.end)
+                .map_err(fail("write to"))?;
         }
-        write_zeros(&**file, cursor.offset, header_end).map_err(fail("write to"))?;
+        file.sync_data().map_err(fail("sync"))?;
+        write_zeros(&**file, cursor.offset, header_end.min(header.capacity))
+            .map_err(fail("write to"))?;
+    }
+    // A write that failed may have brought the last frame and not what is behind it.
+    let rest = cursor.layout.end_of_sector(cursor.offset);
+    #[cfg(planted)]
+    let rest = if crate::planted::is("torn-tail-left") {
+        Vec::new()
+    } else {
+        rest
+    };
+    if !rest.is_empty() {
+        file.write_all_at(&rest, cursor.offset)
+            .map_err(fail("write to"))?;
     }
     file.sync_data().map_err(fail("sync"))?;
     // The segment may have got its name just before the process was killed.
@@ -302,7 +339,7 @@ fn make_ready(
 
 /// Sets a part of a file to zeros.
 fn write_zeros(file: &dyn StorageFile, mut offset: u64, end: u64) -> std::io::Result<()> {
-    let zeros = vec![0; REWRITE_BYTES.min((end - offset) as usize)];
+    let zeros = vec![0; REWRITE_BYTES.min(end.saturating_sub(offset) as usize)];
     while offset < end {
         let count = (end - offset).min(REWRITE_BYTES as u64) as usize;
         file.write_all_at(&zeros[..count], offset)?;

@@ -23,10 +23,14 @@ pub const SYNC_BUCKET_BOUNDS: [Duration; 12] = [
 /// Counters and sizes of an open log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Segments on the disk now, the active one included and the spare one not.
+    /// Segments on the disk now, the active one included and spare ones not.
     pub segments: u64,
     /// Their size, in bytes.
     pub segment_bytes: u64,
+    /// Room that is reserved for segments to come, in bytes.
+    pub spare_bytes: u64,
+    /// Segments begun since the log was opened in the room of released ones.
+    pub reused_segments: u64,
     /// Frames appended since the log was opened.
     pub frames: u64,
     /// Records appended since the log was opened.

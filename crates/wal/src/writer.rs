@@ -77,7 +77,7 @@ pub enum WriterEvent {
     /// The next segment could not be reserved, or now it could. What is left of the current segment
     /// is there in any case.
     SpaceLow(bool),
-    /// Segments were deleted, as asked for.
+    /// Segments are no part of the log any more, as asked for.
     Released(Vec<Released>),
     /// The log has failed. This is the last event.
     Failed(Failure),
@@ -444,6 +444,10 @@ impl Worker {
                 Err(AppendError::NoSpace(reason)) => reason,
                 Err(error) => return Err(only_failure(error)),
             };
+            // Blobs have no room of their own; what was kept for a segment after the next comes after them.
+            if self.log.discard_kept().map_err(only_failure)? {
+                continue;
+            }
             if stopping {
                 return Err(StopError::NoSpace(reason));
             }

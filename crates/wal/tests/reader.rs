@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::{DIR, append, open, options, segment, segments, used_bytes};
+use common::{DIR, append, open, options, segment, segments, try_open, used_bytes};
 use wal::sim::MemStorage;
 use wal::storage::{Access, Lock, StorageFile};
 use wal::{Log, Lsn, Options, OsStorage, ReadError, Reader, Storage, SyncPolicy, verify};
@@ -149,6 +149,7 @@ fn verify_counts_everything() {
 struct Busy {
     disk: MemStorage,
     before_listing: Mutex<Box<dyn FnMut() + Send>>,
+    after_listing: Mutex<Box<dyn FnMut() + Send>>,
 }
 
 impl fmt::Debug for Busy {
@@ -164,7 +165,9 @@ impl Storage for Busy {
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         (self.before_listing.lock().expect("no panic"))();
-        self.disk.list(dir)
+        let names = self.disk.list(dir);
+        (self.after_listing.lock().expect("no panic"))();
+        names
     }
 
     fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn StorageFile>> {
@@ -223,10 +226,90 @@ fn a_writer_that_is_faster_than_the_reader_is_not_damage() {
         let storage = Arc::new(Busy {
             disk: disk.clone(),
             before_listing,
+            after_listing: Mutex::new(Box::new(|| {})),
         });
         let mut reader = Reader::open(DIR, storage, Lsn::FIRST).expect("a log that can be read");
         assert_eq!(numbers(&mut reader), (1..=60).collect::<Vec<_>>());
     }
+}
+
+/// Large enough that a reader does not have all of a segment in memory.
+fn large() -> Options {
+    Options {
+        segment_bytes: 1 << 20,
+        max_frame_bytes: 200 << 10,
+        ..options()
+    }
+}
+
+/// Appends records of 100 KB and releases what is full until a segment has been used again that was begun since.
+fn go_round(log: &mut Log) {
+    let reused = log.stats().reused_segments;
+    while log.stats().reused_segments < reused + 3 {
+        append(log, &[vec![log.next_lsn().0 as u8; 100_000]]);
+        log.release(log.next_lsn(), Duration::ZERO)
+            .expect("a release");
+        log.reserve().expect("a spare");
+    }
+}
+
+/// The file that a reader has open becomes another segment: what it gets is right, and then it is told.
+#[test]
+fn a_reader_whose_segment_is_overwritten_is_told_that_it_is_gone() {
+    for read_before in [0, 1, 4, 9] {
+        let disk = MemStorage::new(1);
+        let mut log = try_open(&disk, large()).expect("a new log").log;
+        for n in 1..=10u8 {
+            append(&mut log, &[vec![n; 100_000]]);
+        }
+        let mut slow = reader(&disk, 1);
+        for n in 1..=read_before {
+            let (lsn, record) = slow.next().expect("a record").expect("a sound log");
+            assert_eq!((lsn, record), (Lsn(n), vec![n as u8; 100_000]));
+        }
+        go_round(&mut log);
+        let mut next = read_before + 1;
+        let error = loop {
+            match slow.next().expect("records, or that they are gone") {
+                // What it had read ahead.
+                Ok((lsn, record)) => {
+                    assert_eq!((lsn, record), (Lsn(next), vec![next as u8; 100_000]));
+                    next += 1;
+                }
+                Err(error) => break error,
+            }
+        };
+        let oldest = log.first_lsn();
+        assert!(
+            matches!(error, ReadError::Released { next: at, oldest: to } if at == Lsn(next) && to == oldest),
+            "{error}"
+        );
+        assert!(next < 10 || read_before > 1, "it was overtaken");
+    }
+}
+
+/// The same between the look at the directory and the opening of what was seen there.
+#[test]
+fn a_segment_that_is_overwritten_while_it_is_opened_is_not_damage() {
+    let disk = MemStorage::new(1);
+    let log = Mutex::new(try_open(&disk, large()).expect("a new log").log);
+    append(&mut log.lock().expect("no panic"), &["the first"]);
+    let log = Arc::new(log);
+    let writes = Arc::clone(&log);
+    let mut times = 0;
+    let storage = Arc::new(Busy {
+        disk: disk.clone(),
+        before_listing: Mutex::new(Box::new(|| {})),
+        after_listing: Mutex::new(Box::new(move || {
+            times += 1;
+            if times < 4 {
+                go_round(&mut writes.lock().expect("no panic"));
+            }
+        })),
+    });
+    let mut reader = Reader::open(DIR, storage, Lsn::FIRST).expect("a log that can be read");
+    let (lsn, _) = reader.next().expect("a record").expect("no damage");
+    assert_eq!(lsn, log.lock().expect("no panic").first_lsn());
 }
 
 /// On real files, with a writer that is never waited for: every record once, in order, never damage.

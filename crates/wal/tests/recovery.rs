@@ -4,11 +4,12 @@
 mod common;
 
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use common::{
-    DIR, Records, append, batch, count_from_env, damage, open, options, segment, segments,
-    try_open, used_bytes, with_sync,
+    DIR, Records, append, batch, count_from_env, damage, fresh_or_reused, open, options, segment,
+    segments, try_open, used_bytes, with_sync,
 };
 use proptest::prelude::*;
 use wal::sim::{MemStorage, Op};
@@ -18,25 +19,41 @@ use wal::{DamageKind, Lsn, OpenError, Options, ReadError, SyncPolicy, verify};
 #[derive(Debug)]
 struct Written {
     disk: MemStorage,
+    path: PathBuf,
+    /// The first record's.
+    first_lsn: Lsn,
     frames: Vec<(Range<u64>, Records)>,
+    /// What the segment held before the frames, but for the first of them in a segment that is used again.
+    before: Vec<u8>,
 }
 
 impl Written {
-    /// A log on a disk of its own, one frame for each of `frames`, no segment more than the first.
-    fn new(options: Options, frames: &[Records]) -> Self {
+    /// A log on a disk of its own, one frame for each of `frames`, in no segment but the last.
+    fn new(options: Options, frames: &[Records], is_reused: bool) -> Self {
         let disk = MemStorage::new(7);
-        let mut log = try_open(&disk, options).expect("a new log").log;
+        let (mut log, first) = fresh_or_reused(&disk, options, is_reused);
+        let path = segments(&disk).pop().expect("a segment");
+        let before = disk.read_file(&path).expect("the segment");
+        let first_lsn = log.first_lsn();
         let mut written = Vec::new();
+        let mut start = used_bytes(&disk, &path);
+        if is_reused {
+            written.push((64..start, first));
+        }
         for frame in frames {
-            let start = 64 + log.stats().frame_bytes;
             append(&mut log, frame);
-            written.push((start..64 + log.stats().frame_bytes, frame.clone()));
+            let end = used_bytes(&disk, &path);
+            written.push((start..end, frame.clone()));
+            start = end;
         }
         drop(log);
         assert_eq!(segments(&disk).len(), 1, "the test needs one segment");
         Written {
             disk,
+            path,
+            first_lsn,
             frames: written,
+            before,
         }
     }
 
@@ -84,20 +101,25 @@ proptest! {
     /// Cut off, or zero from there on, at every byte: the frames before the cut come back, no more and
     /// no less, and the log goes on from there.
     #[test]
-    fn a_cut_at_any_byte_leaves_the_frames_before_it(frames in frames()) {
-        let big = Options { max_frame_bytes: 8000, ..options() };
-        let written = Written::new(big, &frames);
-        let path = segment(1);
+    fn a_cut_at_any_byte_leaves_the_frames_before_it(frames in frames(), is_reused in any::<bool>()) {
+        let written = Written::new(big(), &frames, is_reused);
+        let path = &written.path;
+        let whole = written.disk.read_file(path).expect("the segment");
         for offset in 64..=written.end() {
-            for zeroed in [false, true] {
+            for how in [Cut::Off, Cut::Zeroed, Cut::Unwritten] {
                 let disk = written.disk.fork();
-                if zeroed {
-                    disk.zero_from(&path, offset);
-                } else {
-                    disk.truncate(&path, offset);
+                match how {
+                    Cut::Off => disk.truncate(path, offset),
+                    Cut::Zeroed => disk.zero_from(path, offset),
+                    // What was written before the frames is in the sector of a frame that must stay.
+                    Cut::Unwritten if offset % 512 > 0 || offset < written.frames[0].0.end && is_reused => continue,
+                    Cut::Unwritten => {
+                        let (kept, at) = (&whole[..offset as usize], offset as usize);
+                        disk.write_file(path, &[kept, &written.before[at..]].concat());
+                    }
                 }
                 let expected = written.records_before(offset);
-                let opened = try_open(&disk, options()).expect("a torn log is a sound log");
+                let opened = try_open(&disk, big()).expect("a torn log is a sound log");
                 prop_assert_eq!(&opened.records, &expected, "cut at {}", offset);
                 let cut = written.frames.iter().find(|(range, _)| range.contains(&offset));
                 if let Some((range, _)) = cut.filter(|(range, _)| range.start < offset) {
@@ -115,16 +137,15 @@ proptest! {
 
     /// Any one bit of all that was acknowledged, segment headers included.
     #[test]
-    fn a_flipped_bit_is_reported_where_it_is(frames in frames()) {
-        let big = Options { max_frame_bytes: 8000, ..options() };
-        let written = Written::new(big, &frames);
-        let path = segment(1);
+    fn a_flipped_bit_is_reported_where_it_is(frames in frames(), is_reused in any::<bool>()) {
+        let written = Written::new(big(), &frames, is_reused);
+        let path = written.path.clone();
         // All bits of small logs, every 13th of larger ones, in another place each time.
         let step = if written.end() < 600 { 1 } else { 13 };
         for bit in (written.end() % step..written.end() * 8).step_by(step as usize) {
             let disk = written.disk.fork();
             disk.flip_bit(&path, bit);
-            let (damage, seen) = damage(&disk, options());
+            let (damage, seen) = damage(&disk, big());
             prop_assert_eq!(&damage.file, &path);
             let offset = bit / 8;
             let start = written
@@ -134,8 +155,28 @@ proptest! {
                 .map_or(0, |(range, _)| range.start);
             prop_assert_eq!(damage.offset, start, "bit {}: {}", bit, damage);
             prop_assert_eq!(&seen, &written.records_before(start));
-            prop_assert_eq!(damage.lsn, Lsn(seen.len() as u64 + 1));
+            prop_assert_eq!(damage.lsn, Lsn(written.first_lsn.0 + seen.len() as u64));
         }
+    }
+}
+
+/// How what is behind some byte got lost.
+#[derive(Clone, Copy, Debug)]
+enum Cut {
+    /// The file ends there.
+    Off,
+    /// All is zeros from there on.
+    Zeroed,
+    /// From there on the disk has what was there before.
+    Unwritten,
+}
+
+/// Room for a frame of a segment used again, and for all of [`frames`].
+fn big() -> Options {
+    Options {
+        segment_bytes: 16 << 10,
+        max_frame_bytes: 8000,
+        ..options()
     }
 }
 
@@ -194,51 +235,96 @@ fn every_flipped_bit_of_a_header_is_reported_wherever_it_lies() {
 }
 
 /// Any subset of the sectors of a frame that was being written: the frame is there or it is not, and
-/// what came before it is.
+/// what came before it is. The other sectors are as they were, whatever was there.
 #[test]
 fn any_subset_of_sectors_of_the_unsynced_frame() {
     let mut lone_bit = vec![0; 2000];
     lone_bit[1234] = 0x10;
     let noise: Vec<u8> = (0..2000u32).map(|i| ((i * i) >> 3) as u8).collect();
     let contents = [vec![0; 2000], vec![0xff; 2000], lone_bit, noise];
-    // Where the frame begins in its sector, so that the header is cut at each place there is.
-    for before in (0..512).step_by(8) {
-        for content in &contents {
-            let disk = MemStorage::new(1);
-            let mut log = open(&disk).log;
-            let acknowledged = vec![b'a'; before];
-            append(&mut log, &[&acknowledged]);
-            // The write goes through and the sync does not.
-            disk.power_off_after(1);
-            log.append(&[&batch(&[content])])
-                .expect_err("the power is off");
-            drop(log);
+    for is_reused in [false, true] {
+        let base = MemStorage::new(1);
+        let kept = fresh_or_reused(&base, big(), is_reused).1;
+        // Where the frame begins in its sector, so that the header is cut at each place there is.
+        for before in (0..512).step_by(if is_reused { 24 } else { 8 }) {
+            for content in &contents {
+                let disk = base.fork();
+                let mut log = try_open(&disk, big()).expect("a sound log").log;
+                let acknowledged = vec![b'a'; before];
+                append(&mut log, &[&acknowledged]);
+                // The write goes through and the sync does not.
+                disk.power_off_after(1);
+                log.append(&[&batch(&[content])])
+                    .expect_err("the power is off");
+                drop(log);
 
-            let mut survivals = 0;
-            for subset in 0u32.. {
-                let fork = disk.fork();
-                let mut choices = 0;
-                fork.crash_with(|count| {
-                    assert_eq!(count, 2, "each sector was written once");
-                    choices += 1;
-                    (subset >> (choices - 1) & 1) as usize
-                });
-                let opened = open(&fork);
-                let (first, rest) = opened.records.split_first().expect("the first record");
-                assert_eq!(first, &acknowledged);
-                match rest {
-                    [] => {}
-                    [second] => {
-                        survivals += 1;
-                        assert_eq!(second, content);
+                let mut survivals = 0;
+                for subset in 0u32.. {
+                    let fork = disk.fork();
+                    let mut choices = 0;
+                    fork.crash_with(|count| {
+                        assert_eq!(count, 2, "each sector was written once");
+                        choices += 1;
+                        (subset >> (choices - 1) & 1) as usize
+                    });
+                    let opened = try_open(&fork, big()).expect("a torn log is a sound log");
+                    let records = &opened.records[kept.len()..];
+                    let (first, rest) = records.split_first().expect("the first record");
+                    assert_eq!(first, &acknowledged);
+                    match rest {
+                        [] => {}
+                        [second] => {
+                            survivals += 1;
+                            assert_eq!(second, content);
+                        }
+                        _ => panic!("more records than were ever written"),
                     }
-                    _ => panic!("more records than were ever written"),
+                    if subset + 1 == 1 << choices {
+                        break;
+                    }
                 }
-                if subset + 1 == 1 << choices {
-                    break;
-                }
+                assert_eq!(survivals, 1, "only with all its sectors is the frame there");
             }
-            assert_eq!(survivals, 1, "only with all its sectors is the frame there");
+        }
+    }
+}
+
+/// And once such a frame was dropped, what is left of it is nothing to the next: neither is its own remains nor another's
+/// taken for a part of it.
+#[test]
+fn torn_frames_one_after_the_other_in_used_room() {
+    for seed in 0..400 {
+        let disk = MemStorage::new(seed);
+        let (log, _) = fresh_or_reused(&disk, big(), true);
+        drop(log);
+        for turn in 0..6u64 {
+            let mut log = try_open(&disk, big())
+                .expect("a torn log is a sound log")
+                .log;
+            if turn % 2 == 0 {
+                append(
+                    &mut log,
+                    &[vec![turn as u8; (seed * 7 + turn * 100) as usize % 700]],
+                );
+            }
+            let durable = log.synced_lsn();
+            match (seed + turn) % 3 {
+                0 => disk.fail(Op::Write, 1, std::io::ErrorKind::Other),
+                1 => disk.fail(Op::Sync, 1, std::io::ErrorKind::Other),
+                _ => disk.power_off_after(1),
+            }
+            let unlucky = vec![0xee; 300 + (seed * 31 + turn * 300) as usize % 2000];
+            log.append(&[&batch(&[&unlucky])])
+                .expect_err("the disk fails");
+            drop(log);
+            if disk.has_power() && (seed + turn) % 4 == 1 {
+                disk.kill();
+            } else {
+                disk.crash();
+            }
+            let opened = try_open(&disk.fork(), big())
+                .unwrap_or_else(|error| panic!("seed {seed}, turn {turn}: {error}"));
+            assert!(opened.recovered.last_lsn >= durable);
         }
     }
 }
@@ -341,7 +427,8 @@ fn what_was_torn_leaves_no_trace() {
     drop(log);
     let whole = used_bytes(&disk, &segment(1));
     disk.zero_from(segment(1), whole - 1);
-    let remains = used_bytes(&disk, &segment(1));
+    let bytes = disk.read_file(segment(1)).expect("the segment");
+    let remains = bytes.iter().rposition(|&byte| byte != 0).expect("a header") as u64 + 1;
 
     let opened = open(&disk);
     let torn = opened.recovered.torn.expect("a torn frame");
@@ -576,7 +663,7 @@ fn a_newer_format_is_refused_as_such() {
     let Err(OpenError::NewerFormat {
         file,
         found: 9,
-        supported: 1,
+        supported: 2,
     }) = refused
     else {
         panic!("{refused:?}");
@@ -687,5 +774,115 @@ impl Life {
         );
         assert!(last <= self.history.len());
         assert_eq!(opened.records, self.history[first..last]);
+    }
+}
+
+/// Segments that are larger than what is looked at behind their end.
+fn long() -> Options {
+    Options {
+        segment_bytes: 4 << 20,
+        max_frame_bytes: 3 << 20,
+        ..options()
+    }
+}
+
+/// A frame that reaches further than recovery looks is written in two steps. Wherever it is cut off, over whatever was there
+/// before, nothing of it is left to be taken for a part of the next.
+#[test]
+fn a_long_frame_is_cut_off_at_any_moment() {
+    let base = MemStorage::new(1);
+    let kept = fresh_or_reused(&base, long(), true).1;
+    let record = |byte: u8| vec![byte; 1_300_000];
+    for changes in 0..5 {
+        for seed in 0..2u64 {
+            let disk = base.fork();
+            let mut log = try_open(&disk, long()).expect("a sound log").log;
+            disk.power_off_after(changes);
+            let appended = log.append(&[&batch(&[record(1)])]);
+            assert_eq!(appended.is_ok(), changes == 4, "two writes, two syncs");
+            drop(log);
+            let mut random = seed;
+            disk.crash_with(|count| {
+                random = random
+                    .wrapping_mul(0x5851_f42d_4c95_7f2d_u64)
+                    .wrapping_add(11 + seed);
+                (random >> 33) as usize % count
+            });
+            let mut log = try_open(&disk, long())
+                .expect("a torn log is a sound log")
+                .log;
+            assert!(
+                log.next_lsn().0 - log.first_lsn().0 >= kept.len() as u64 + u64::from(changes >= 4)
+            );
+            // The next is torn as well, where that was.
+            disk.power_off_after(changes.min(3));
+            log.append(&[&batch(&[record(2)])])
+                .expect_err("the power is off");
+            drop(log);
+            disk.crash_with(|count| {
+                random = random
+                    .wrapping_mul(0x5851_f42d_4c95_7f2d_u64)
+                    .wrapping_add(17);
+                (random >> 33) as usize % count
+            });
+            let opened = try_open(&disk, long()).expect("a torn log is a sound log");
+            assert!(opened.records.starts_with(&kept));
+            drop(opened);
+            assert_eq!(
+                try_open(&disk, long()).expect("a sound log").recovered.torn,
+                None
+            );
+        }
+    }
+}
+
+/// More is gone than recovery looks at, without a trace, and what is behind it says so.
+#[test]
+fn frames_that_vanished_before_a_far_one_are_damage() {
+    let disk = MemStorage::new(1);
+    let mut log = try_open(&disk, long()).expect("a new log").log;
+    append(&mut log, &["kept"]);
+    let hole = used_bytes(&disk, &segment(1));
+    for n in 0..7u8 {
+        append(&mut log, &[vec![n; 500_000]]);
+    }
+    drop(log);
+    let mut bytes = disk.read_file(segment(1)).expect("the segment");
+    bytes[hole as usize..2_000_000].fill(0);
+    disk.write_file(segment(1), &bytes);
+    let (damage, seen) = damage(&disk, long());
+    assert_eq!((seen.len(), damage.offset), (1, hole));
+    assert!(
+        matches!(damage.what, DamageKind::Vanished { evidence } if evidence >= 2_000_000),
+        "{damage}"
+    );
+}
+
+/// Without a sync for each frame what is not durable may reach far: once a frame is durable that says so.
+#[test]
+fn what_may_reach_far_says_so_first() {
+    let never = Options {
+        sync: SyncPolicy::Never,
+        ..long()
+    };
+    for seed in 0..2u64 {
+        let disk = MemStorage::new(seed);
+        let (mut log, kept) = fresh_or_reused(&disk, never.clone(), true);
+        let durable = log.synced_lsn();
+        let syncs = log.stats().syncs;
+        for n in 0..8u8 {
+            append(&mut log, &[vec![n; 300_000]]);
+        }
+        assert_eq!(log.stats().syncs, syncs + 1, "one for all of the segment");
+        let synced = log.synced_lsn();
+        assert!(synced > durable && synced < log.next_lsn().prev());
+        drop(log);
+        disk.crash();
+        let opened = try_open(&disk, never.clone()).expect("a torn log is a sound log");
+        assert!(opened.records.starts_with(&kept));
+        assert!(opened.recovered.last_lsn >= synced);
+        drop(opened);
+        let again = try_open(&disk, never.clone()).expect("a sound log");
+        assert_eq!(again.recovered.torn, None);
     }
 }

@@ -58,6 +58,68 @@ pub(crate) trait Peer: Clone + 'static {
     }
 }
 
+/// An executor of futures that is nothing else: its tasks yield by waking themselves and wait on a [`Flag`].
+pub(crate) trait Executor: Clone + 'static {
+    /// As [`Peer::run`].
+    fn run<F>(main: impl FnOnce(Self) -> F + 'static) -> F::Output
+    where
+        F: Future + 'static,
+        F::Output: 'static;
+
+    /// As [`Peer::spawn`].
+    fn spawn<F>(&self, future: F) -> impl Future<Output = F::Output> + 'static
+    where
+        F: Future + 'static,
+        F::Output: 'static;
+
+    /// As [`Peer::detach`].
+    fn detach(&self, future: impl Future<Output = ()> + 'static);
+}
+
+impl<E: Executor> Peer for E {
+    type Event = SharedFlag;
+
+    fn run<F>(main: impl FnOnce(Self) -> F + 'static) -> F::Output
+    where
+        F: Future + 'static,
+        F::Output: 'static,
+    {
+        <E as Executor>::run(main)
+    }
+
+    fn spawn<F>(&self, future: F) -> impl Future<Output = F::Output> + 'static
+    where
+        F: Future + 'static,
+        F::Output: 'static,
+    {
+        Executor::spawn(self, future)
+    }
+
+    fn detach(&self, future: impl Future<Output = ()> + 'static) {
+        Executor::detach(self, future);
+    }
+
+    fn yield_now(&self) -> impl Future<Output = ()> {
+        yield_by_waking()
+    }
+
+    fn event(&self) -> SharedFlag {
+        SharedFlag::default()
+    }
+
+    fn notify(&self, event: &SharedFlag) {
+        event.notify();
+    }
+
+    fn wait(&self, event: &SharedFlag) -> impl Future<Output = ()> {
+        event.wait()
+    }
+
+    fn park(&self) -> impl Future<Output = ()> + 'static {
+        park_on_waker()
+    }
+}
+
 /// The least that a task can wait for: one flag and one waker, for one thread. For runtimes without such a thing of
 /// their own, so that their executor is measured and not somebody's channel.
 #[derive(Default)]

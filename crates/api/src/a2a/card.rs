@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use a2a_types::{
     AgentCapabilities, AgentCard, AgentInterface, AgentProvider, AgentSkill,
-    HttpAuthSecurityScheme, SecurityScheme, TRANSPORT_PROTOCOL_GRPC, TRANSPORT_PROTOCOL_HTTP_JSON,
-    TRANSPORT_PROTOCOL_JSONRPC,
+    HttpAuthSecurityScheme, MutualTlsSecurityScheme, SecurityScheme, TRANSPORT_PROTOCOL_GRPC,
+    TRANSPORT_PROTOCOL_HTTP_JSON, TRANSPORT_PROTOCOL_JSONRPC,
 };
 
 use super::skill::Skill;
@@ -44,12 +44,47 @@ pub struct Provider {
     pub url: String,
 }
 
-/// The name of the one security scheme.
+/// The names of the security schemes.
 const BEARER: &str = "bearer";
+const CERTIFICATE: &str = "certificate";
+
+/// What is asked of clients. Both, where both are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asks {
+    /// The bearer token.
+    pub(super) token: bool,
+    /// A certificate.
+    pub(super) certificate: bool,
+}
+
+impl Asks {
+    /// Whether clients are known, so that there can be something that not everybody is told.
+    pub(super) fn anything(self) -> bool {
+        self.token || self.certificate
+    }
+
+    fn schemes(self) -> HashMap<String, SecurityScheme> {
+        let bearer = SecurityScheme::HttpAuth(HttpAuthSecurityScheme {
+            scheme: "Bearer".to_owned(),
+            description: None,
+            bearer_format: None,
+        });
+        let certificate = SecurityScheme::MutualTls(MutualTlsSecurityScheme { description: None });
+        let all = [
+            (self.token, BEARER, bearer),
+            (self.certificate, CERTIFICATE, certificate),
+        ];
+        all.into_iter()
+            .filter(|(is_asked, ..)| *is_asked)
+            .map(|(_, name, scheme)| (name.to_owned(), scheme))
+            .collect()
+    }
+}
 
 impl Agent {
     /// The card that everybody sees, or the extended one.
-    pub(super) fn card(&self, asks_for_token: bool, is_extended: bool) -> AgentCard {
+    pub(super) fn card(&self, asks: Asks, is_extended: bool) -> AgentCard {
+        let schemes = asks.schemes();
         let interface = |binding: &str| AgentInterface::new(&self.public_url, binding);
         let shown = self
             .skills
@@ -69,7 +104,7 @@ impl Agent {
                 streaming: Some(true),
                 push_notifications: Some(false),
                 extensions: None,
-                extended_agent_card: Some(asks_for_token),
+                extended_agent_card: Some(asks.anything()),
             },
             default_input_modes: self.input_modes.clone(),
             default_output_modes: self.output_modes.clone(),
@@ -91,16 +126,11 @@ impl Agent {
             }),
             documentation_url: self.documentation_url.clone(),
             icon_url: self.icon_url.clone(),
-            security_schemes: asks_for_token.then(|| {
-                let scheme = SecurityScheme::HttpAuth(HttpAuthSecurityScheme {
-                    scheme: "Bearer".to_owned(),
-                    description: None,
-                    bearer_format: None,
-                });
-                HashMap::from([(BEARER.to_owned(), scheme)])
+            security_requirements: asks.anything().then(|| {
+                let all = schemes.keys().map(|name| (name.clone(), Vec::new()));
+                vec![all.collect()]
             }),
-            security_requirements: asks_for_token
-                .then(|| vec![HashMap::from([(BEARER.to_owned(), Vec::new())])]),
+            security_schemes: asks.anything().then_some(schemes),
             signatures: None,
         }
     }

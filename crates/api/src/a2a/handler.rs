@@ -19,7 +19,7 @@ use futures_util::stream::{self, BoxStream};
 use runtime::{JobFilter, JobId, JobState, JobView, Json, SubmitError};
 use tracing::Instrument;
 
-use super::card::Agent;
+use super::card::{Agent, Asks};
 use super::fault::{self, Refusal, invalid, unsupported};
 use super::live::{Live, Until};
 use super::skill::{self, AnswerKind, Metadata, Skill};
@@ -59,7 +59,7 @@ pub(super) struct Handler(Arc<Inner>);
 struct Inner {
     service: Service,
     agent: Agent,
-    asks_for_token: bool,
+    asks: Asks,
 }
 
 /// A message that was taken in.
@@ -71,17 +71,17 @@ struct Taken {
 }
 
 impl Handler {
-    pub(super) fn new(service: Service, agent: Agent, asks_for_token: bool) -> Self {
+    pub(super) fn new(service: Service, agent: Agent, asks: Asks) -> Self {
         Self(Arc::new(Inner {
             service,
             agent,
-            asks_for_token,
+            asks,
         }))
     }
 
     /// The card that everybody sees.
     pub(super) fn public_card(&self) -> AgentCard {
-        self.0.agent.card(self.0.asks_for_token, false)
+        self.0.agent.card(self.0.asks, false)
     }
 
     fn service(&self) -> &Service {
@@ -695,8 +695,8 @@ impl RequestHandler for Handler {
         _: GetExtendedAgentCardRequest,
     ) -> Result<AgentCard, A2AError> {
         self.serve("GetExtendedAgentCard", params, async {
-            if self.0.asks_for_token {
-                return Ok(self.0.agent.card(true, true));
+            if self.0.asks.anything() {
+                return Ok(self.0.agent.card(self.0.asks, true));
             }
             Err(A2AError::extended_card_not_configured().into())
         })

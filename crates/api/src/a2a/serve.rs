@@ -24,16 +24,17 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::task::{JoinHandle, JoinSet};
 use tower_service::Service as _;
 
-use super::card::Agent;
+use super::card::{Agent, Asks};
 use super::handler::{ASKING, Asking, Handler, TRANSPORT};
-use crate::fault::FaultCode;
+use crate::fault::{Fault, FaultCode};
 use crate::limits::ClientId;
 use crate::paced::Paced;
+use crate::server::{Duplex, Listener, Server};
 use crate::service::{Service, over};
+use crate::tls::Tls;
+use crate::token::TokenCheck;
 
 /// How long a client may take to send a request's headers.
 const HEADERS_MAX: Duration = Duration::from_secs(60);
@@ -41,7 +42,7 @@ const HEADERS_MAX: Duration = Duration::from_secs(60);
 /// How often a silent HTTP/2 connection is asked whether it is still there.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
-/// How long the end of the daemon waits for answers that are being sent.
+/// How long a connection that ends waits for answers that are being sent.
 const DRAIN_MAX: Duration = Duration::from_secs(1);
 
 /// How many requests one HTTP/2 connection may have at once.
@@ -50,40 +51,15 @@ const CONCURRENT_MAX: u32 = 256;
 /// The longest refusal of a route that is put into the protocol's words.
 const REFUSAL_MAX_BYTES: usize = 16 << 10;
 
-/// Says whether what a client presented is the token.
-pub type TokenCheck = Arc<dyn Fn(&str) -> bool + Send + Sync>;
-
 /// Who may ask.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Access {
-    /// Without one, everybody who can reach the port.
+    /// What clients must show. Without it, and without certificates of clients, everybody who can reach the port may ask.
     pub token: Option<TokenCheck>,
-    /// Names by which requests may address the server beside those of the loopback, where there is no token.
+    /// TLS, and whose certificates are taken.
+    pub tls: Option<Tls>,
+    /// Names by which requests may address the server beside those of the loopback, where everybody may ask.
     pub hosts: Vec<String>,
-}
-
-impl std::fmt::Debug for Access {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Access")
-            .field("asks_for_token", &self.token.is_some())
-            .field("hosts", &self.hosts)
-            .finish()
-    }
-}
-
-/// A server at work.
-#[derive(Debug)]
-pub struct Server {
-    task: JoinHandle<()>,
-}
-
-impl Server {
-    /// Waits until it has ended, which it does once the service's stage is [`Over`](crate::service::Stage::Over).
-    pub async fn ended(self) {
-        if let Err(error) = self.task.await {
-            tracing::error!("the a2a server died: {error}");
-        }
-    }
 }
 
 /// Begins to serve an agent.
@@ -102,22 +78,29 @@ pub fn serve(
     service: Service,
 ) -> io::Result<Server> {
     listener.set_nonblocking(true)?;
-    let listener = TcpListener::from_std(listener)?;
-    let router = router(access, agent, &service);
-    Ok(Server {
-        task: tokio::spawn(accept_all(listener, router, service)),
-    })
+    let access = Arc::new(access);
+    let a2a = A2a {
+        listener: TcpListener::from_std(listener)?,
+        router: router(Arc::clone(&access), agent, &service),
+        access,
+        service: service.clone(),
+    };
+    Ok(Server::start(a2a, service))
 }
 
 struct Site {
-    access: Access,
+    access: Arc<Access>,
     service: Service,
     card: String,
     etag: HeaderValue,
 }
 
-fn router(access: Access, agent: Agent, service: &Service) -> Router {
-    let handler = Handler::new(service.clone(), agent, access.token.is_some());
+fn router(access: Arc<Access>, agent: Agent, service: &Service) -> Router {
+    let asks = Asks {
+        token: access.token.is_some(),
+        certificate: access.tls.as_ref().is_some_and(Tls::asks_clients),
+    };
+    let handler = Handler::new(service.clone(), agent, asks);
     let card = serde_json::to_string(&handler.public_card())
         .expect("a card serialises because it has string keys only");
     let site = Arc::new(Site {
@@ -219,6 +202,9 @@ struct Turned {
 impl Site {
     fn refusal(&self, request: &Request, is_card: bool) -> Option<Turned> {
         let Some(token) = &self.access.token else {
+            if self.access.tls.as_ref().is_some_and(Tls::asks_clients) {
+                return None;
+            }
             return self.foreign(request).map(|message| Turned {
                 status: StatusCode::FORBIDDEN,
                 grpc: "7",
@@ -233,7 +219,7 @@ impl Site {
             .and_then(|value| value.split_once(' '))
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
             .map(|(_, presented)| presented.trim());
-        let may = is_card || presented.is_some_and(|presented| token(presented));
+        let may = is_card || presented.is_some_and(|presented| token.admits(presented));
         (!may).then(|| Turned {
             status: StatusCode::UNAUTHORIZED,
             grpc: "16",
@@ -402,50 +388,64 @@ fn grpc_refusal(status: &'static str, message: &str) -> Response {
     response
 }
 
-async fn accept_all(listener: TcpListener, router: Router, service: Service) {
-    let places = Arc::new(Semaphore::new(service.limits().connections));
-    let mut connections = JoinSet::new();
-    let mut stage = service.stage();
-    loop {
-        let accepted = tokio::select! {
-            () = over(&mut stage) => break,
-            accepted = listener.accept() => accepted,
-            // Finished connections are taken out as they end, so that the set holds the open ones only.
-            Some(_) = connections.join_next() => continue,
-        };
-        let (stream, address) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
-                // Out of descriptors, most likely. It comes back at once, for as long as that lasts.
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            // HTTP/2 has no way to say so before its handshake: the connection ends, and the metric says why.
-            service.instruments().refused(TRANSPORT, "too_many");
-            continue;
-        };
-        let (router, service) = (router.clone(), service.clone());
-        connections.spawn(async move {
-            let open = service.instruments().connections(TRANSPORT);
-            open.inc();
-            connection(stream, address, router, &service).await;
-            open.dec();
-            drop(place);
-        });
-    }
-    drop(listener);
-    let all_ended = async { while connections.join_next().await.is_some() {} };
-    let _ = tokio::time::timeout(DRAIN_MAX, all_ended).await;
-    connections.shutdown().await;
+struct A2a {
+    listener: TcpListener,
+    access: Arc<Access>,
+    router: Router,
+    service: Service,
 }
 
-/// One connection, from its first request to its end.
-async fn connection(stream: TcpStream, address: SocketAddr, router: Router, service: &Service) {
+impl Listener for A2a {
+    const TRANSPORT: &'static str = TRANSPORT;
+    /// HTTP/2 has no way to say so before its handshake: the connection ends, and the metric says why.
+    const REFUSALS_MAX: usize = 0;
+    /// Each ends by itself in half of it; what does not is cut off.
+    const DRAIN_MAX: Duration = DRAIN_MAX.saturating_mul(2);
+    type Connection = (TcpStream, SocketAddr);
+
+    async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        self.listener.accept().await
+    }
+
+    fn serve(
+        &self,
+        (stream, address): (TcpStream, SocketAddr),
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let (access, router) = (Arc::clone(&self.access), self.router.clone());
+        let service = self.service.clone();
+        async move { connection(stream, address, &access, router, &service).await }
+    }
+
+    fn turn_away(
+        &self,
+        _: (TcpStream, SocketAddr),
+        _: Fault,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        std::future::ready(())
+    }
+}
+
+/// One connection, from its handshake to its end.
+async fn connection(
+    stream: TcpStream,
+    address: SocketAddr,
+    access: &Access,
+    router: Router,
+    service: &Service,
+) {
     let mut stage = service.stage();
+    // It fails if the other side is gone already, which shows soon enough.
     let _ = stream.set_nodelay(true);
+    let stream: Box<dyn Duplex> = match &access.tls {
+        None => Box::new(stream),
+        Some(tls) => {
+            let client = ClientId::Address(address.ip());
+            match tls.accept(stream, &client, TRANSPORT, service).await {
+                Some(stream) => Box::new(stream),
+                None => return,
+            }
+        }
+    };
     let stream = Paced::new(stream, service.limits().stall);
     let answering = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(Peer(address));
@@ -468,7 +468,10 @@ async fn connection(stream: TcpStream, address: SocketAddr, router: Router, serv
         () = over(&mut stage) => {
             // The answer that is being sent is finished, and a stream has its last event; nothing more is read.
             connection.as_mut().graceful_shutdown();
-            connection.await
+            match tokio::time::timeout(DRAIN_MAX, connection).await {
+                Ok(ended) => ended,
+                Err(_) => return tracing::debug!("a connection is cut off"),
+            }
         }
     };
     if let Err(error) = ended {

@@ -70,7 +70,7 @@ pub(super) fn status_of(code: FaultCode) -> StatusCode {
 fn title_of(code: FaultCode) -> &'static str {
     match code {
         FaultCode::Invalid => "The request makes no sense",
-        FaultCode::Unsupported => "There is no such operation",
+        FaultCode::Unsupported => "It is not possible here",
         FaultCode::NotFound => "There is no such thing",
         FaultCode::Ambiguous => "Several things are called that",
         FaultCode::Conflict => "It contradicts what is there",
@@ -107,9 +107,18 @@ pub(super) fn problem(fault: &Fault) -> Problem {
 }
 
 pub(super) fn refusal(fault: &Fault) -> Answer {
-    let body = serde_json::to_vec(&problem(fault))
-        .expect("a problem serialises because it has string keys only");
-    let mut refusal = answer(status_of(fault.code), "application/problem+json", body);
+    refusal_as(status_of(fault.code), fault)
+}
+
+/// A refusal with a status that says more than the kind of fault does.
+pub(super) fn refusal_as(status: StatusCode, fault: &Fault) -> Answer {
+    let problem = Problem {
+        status: status.as_u16(),
+        ..problem(fault)
+    };
+    let body =
+        serde_json::to_vec(&problem).expect("a problem serialises because it has string keys only");
+    let mut refusal = answer(status, "application/problem+json", body);
     if let Some(after) = fault.retry_after {
         let seconds = after.as_secs().max(1);
         refusal

@@ -59,13 +59,20 @@ impl Body for AnswerBody {
 
 /// Reads a request's body, up to a limit of size and time.
 pub(super) async fn read(body: Incoming, limit_bytes: usize) -> Result<Bytes, Fault> {
+    let too_large = || {
+        Fault::new(
+            FaultCode::TooLarge,
+            format!("the body has more than {limit_bytes} bytes (`api.message_size`)"),
+        )
+    };
+    // What announces itself as too large is not waited for.
+    if body.size_hint().lower() > limit_bytes as u64 {
+        return Err(too_large());
+    }
     let read = tokio::time::timeout(BODY_MAX, Limited::new(body, limit_bytes).collect());
     match read.await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Fault::new(
-            FaultCode::TooLarge,
-            format!("the body has more than {limit_bytes} bytes (`api.message_size`)"),
-        )),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(error)) => Err(Fault::invalid(format!("the body cannot be read: {error}"))),
         Err(_) => Err(Fault::new(
             FaultCode::TimedOut,
@@ -76,6 +83,9 @@ pub(super) async fn read(body: Incoming, limit_bytes: usize) -> Result<Bytes, Fa
 
 /// A stream that can be sent as server-sent events.
 pub(super) trait Source: Send + 'static {
+    /// After which entry the stream begins, if it is one that can be resumed.
+    fn after(&self) -> Option<u64>;
+
     /// The next message; `None` after the last one. Dropping the future loses nothing.
     fn next(&mut self) -> impl Future<Output = Option<Message>> + Send;
 }
@@ -106,6 +116,10 @@ impl Message {
 }
 
 impl Source for EventStream {
+    fn after(&self) -> Option<u64> {
+        Some(EventStream::after(self))
+    }
+
     async fn next(&mut self) -> Option<Message> {
         match EventStream::next(self).await {
             Ok(Some(Item::Event(event))) => Some(Message::new(event.lsn, "event", &event)),
@@ -118,6 +132,10 @@ impl Source for EventStream {
 }
 
 impl Source for LogStream {
+    fn after(&self) -> Option<u64> {
+        None
+    }
+
     async fn next(&mut self) -> Option<Message> {
         match LogStream::next(self).await {
             Ok(Some(LogItem::Piece(piece))) => Some(Message::new(None, "output", &piece)),
@@ -139,7 +157,10 @@ pub(super) fn events(mut source: impl Source, stall: Duration) -> AnswerBody {
                 Ok(Ok(()))
             )
         };
-        let mut alive = send(Bytes::from_static(b"retry: 1000\n\n")).await;
+        // An id without data is no event, but what a client comes back with that has seen none (HTML, section 9.2.6).
+        let after = source.after();
+        let after = after.map_or_else(String::new, |after| format!("id: {after}\n"));
+        let mut alive = send(format!("retry: 1000\n{after}\n").into()).await;
         while alive {
             alive = tokio::select! {
                 message = source.next() => match message {

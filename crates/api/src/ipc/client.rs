@@ -1,7 +1,6 @@
 //! A client of this transport: one connection for each request.
 
 use std::io;
-use std::pin::Pin;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
@@ -11,12 +10,12 @@ use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio_vsock::{VMADDR_CID_HOST, VsockAddr, VsockStream};
 
 use super::answer::{EVENTS, JSON};
 use crate::listen::Address;
+use crate::server::Duplex;
 use crate::wire::Problem;
 
 /// Why a request has no good answer.
@@ -46,10 +45,6 @@ const CONNECT_MAX: Duration = Duration::from_secs(5);
 pub struct Client {
     address: Address,
 }
-
-trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
 impl Client {
     /// The daemon at an address. Nothing is connected yet.
@@ -116,6 +111,7 @@ impl Client {
             body: answer.into_body(),
             read: Vec::new(),
             next: ServerEvent::default(),
+            last_id: None,
         })
     }
 
@@ -154,13 +150,13 @@ impl Client {
             .map_err(|error| broken(&error))
     }
 
-    async fn connect(&self) -> Result<Pin<Box<dyn Duplex>>, ClientError> {
+    async fn connect(&self) -> Result<Box<dyn Duplex>, ClientError> {
         let connecting = async {
-            Ok::<Pin<Box<dyn Duplex>>, io::Error>(match &self.address {
-                Address::Unix(path) => Box::pin(UnixStream::connect(path).await?),
+            Ok::<Box<dyn Duplex>, io::Error>(match &self.address {
+                Address::Unix(path) => Box::new(UnixStream::connect(path).await?),
                 Address::Vsock { cid, port } => {
                     let cid = cid.unwrap_or(VMADDR_CID_HOST);
-                    Box::pin(VsockStream::connect(VsockAddr::new(cid, *port)).await?)
+                    Box::new(VsockStream::connect(VsockAddr::new(cid, *port)).await?)
                 }
             })
         };
@@ -224,9 +220,16 @@ pub struct Events {
     /// What was read and is not a whole line yet.
     read: Vec<u8>,
     next: ServerEvent,
+    last_id: Option<String>,
 }
 
 impl Events {
+    /// The id of the last event that had one, or where the stream began: what to come back with.
+    #[must_use]
+    pub fn last_id(&self) -> Option<&str> {
+        self.last_id.as_deref()
+    }
+
     /// The next event; `None` where the daemon has ended the stream.
     ///
     /// # Errors
@@ -257,6 +260,9 @@ impl Events {
     fn take_line(&mut self, line: &str) -> Option<ServerEvent> {
         if line.is_empty() {
             let event = std::mem::take(&mut self.next);
+            if event.id.is_some() {
+                self.last_id.clone_from(&event.id);
+            }
             return (!event.data.is_empty()).then_some(event);
         }
         let (field, value) = line.split_once(':').unwrap_or((line, ""));

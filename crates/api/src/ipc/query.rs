@@ -89,9 +89,13 @@ impl Parameters {
 }
 
 fn parse<T: DeserializeOwned>(name: &str, value: &str, expected: &str) -> Result<T, Fault> {
-    let as_number = serde_json::from_str(value);
+    // What begins like a number is one, or nothing; white space and quotes are no part of either.
+    let is_bare = !value.starts_with(|first: char| first.is_whitespace() || first == '"')
+        && !value.ends_with(char::is_whitespace);
+    let as_number = is_bare.then(|| serde_json::from_str(value).ok()).flatten();
     as_number
-        .or_else(|_| serde_json::from_value(serde_json::Value::String(value.to_owned())))
+        .ok_or(())
+        .or_else(|()| serde_json::from_value(serde_json::Value::String(value.to_owned())))
         .map_err(|_| wrong(name, &format!("is `{value}`, expected {expected}")))
 }
 
@@ -136,6 +140,19 @@ mod tests {
         assert!(wrong.unwrap_err().message.contains("`asleep`"));
         let wrong = parameters.one("after").unwrap_err();
         assert!(wrong.message.contains("more than once"));
+    }
+
+    #[test]
+    fn a_value_is_taken_as_it_stands() {
+        for odd in ["+3", " 3", "3 ", "%223%22", "3.0", "-0", "0x3", "%0A3", ""] {
+            let mut parameters =
+                Parameters::of(Some(&format!("limit={}", odd.replace('+', "%2B"))));
+            let read: Result<Option<u64>, _> = parameters.parsed("limit", "a number");
+            assert!(read.is_err(), "`{odd}` is no number: {read:?}");
+        }
+        let mut parameters = Parameters::of(Some("stream=%22stdout%22"));
+        let read: Result<Option<pal::Stream>, _> = parameters.parsed("stream", "a stream");
+        assert!(read.is_err(), "{read:?}");
     }
 
     #[test]

@@ -6,7 +6,6 @@ use hyper::http::request::Parts;
 use hyper::{Method, StatusCode};
 use pal::Stream;
 use runtime::{JobSpec, Json};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::answer::{Answer, EVENTS, JSON, TEXT, answer, json, with, with_body};
@@ -15,9 +14,9 @@ use super::query::{Parameters, segment};
 use crate::fault::{Fault, FaultCode};
 use crate::limits::ClientId;
 use crate::logs::LogQuery;
-use crate::service::{PAGE_MAX, Service};
-use crate::watch::{Item, Watch};
-use crate::wire::{Accepted, CancelMany, CancelRequest, DrainRequest, Event, Gap, JobQuery};
+use crate::service::{PAGE_MAX, Service, page_limit};
+use crate::watch::Watch;
+use crate::wire::{Accepted, CancelMany, CancelRequest, DrainRequest, JobQuery};
 
 /// The description of everything here, as OpenAPI 3.1.
 pub const OPENAPI: &str = include_str!("../../openapi.json");
@@ -148,7 +147,7 @@ pub(super) enum NoRoute {
 }
 
 pub(super) fn route(method: &Method, path: &str) -> Result<Routed, NoRoute> {
-    let mut allowed = Vec::new();
+    let (mut allowed, mut most_exact) = (Vec::new(), None);
     for (route_method, pattern, operation, name) in &ROUTES {
         let Some(captures) = captures(pattern, path) else {
             continue;
@@ -163,7 +162,11 @@ pub(super) fn route(method: &Method, path: &str) -> Result<Routed, NoRoute> {
                 captures: captures.map_err(NoRoute::Malformed)?,
             });
         }
-        allowed.push(route_method.clone());
+        // The most exact pattern of a path comes first, and it is that one which the description means by the path. That
+        // a job may be called `cancel` and be shown by that name is no method of `/v1/jobs/cancel`.
+        if *most_exact.get_or_insert(*pattern) == *pattern {
+            allowed.push(route_method.clone());
+        }
     }
     Err(match allowed.is_empty() {
         true => NoRoute::Path,
@@ -189,6 +192,20 @@ fn captures<'a>(pattern: &str, path: &'a str) -> Option<Vec<&'a str>> {
     given.next().is_none().then_some(captures)
 }
 
+/// Why a request is refused.
+pub(super) enum Refused {
+    /// By what it asks for.
+    Fault(Fault),
+    /// By the form in which it asks, or wants its answer: a matter of this protocol, with a status of its own.
+    Form(StatusCode, Fault),
+}
+
+impl From<Fault> for Refused {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
 /// Answers a request.
 pub(super) async fn respond(
     service: &Service,
@@ -196,8 +213,8 @@ pub(super) async fn respond(
     routed: &Routed,
     parts: &Parts,
     body: Incoming,
-) -> Result<Answer, Fault> {
-    let mut parameters = Parameters::of(parts.uri.query());
+) -> Result<Answer, Refused> {
+    let parameters = Parameters::of(parts.uri.query());
     let limit_bytes = service.limits().message_bytes;
     let capture = |at: usize| routed.captures.get(at).map_or("", String::as_str);
     match routed.operation {
@@ -255,14 +272,7 @@ pub(super) async fn respond(
             Ok(with(submitted, header::LOCATION, location))
         }
         Op::JobList => {
-            let query = JobQuery {
-                states: parameters.words("state", STATES)?,
-                name: parameters.one("name")?,
-                labels: parameters.labels()?,
-                before: parameters.parsed("before", "the id of a job")?,
-                limit: parameters.parsed("limit", "a number")?,
-            };
-            parameters.finish("state, name, label, before, limit")?;
+            let query = job_query(parameters)?;
             Ok(json(StatusCode::OK, &service.list(query).await?))
         }
         Op::JobCancelMany => {
@@ -283,14 +293,7 @@ pub(super) async fn respond(
         Op::JobSignal => {
             parameters.finish("")?;
             let bytes = read_typed(parts, body, limit_bytes).await?;
-            let payload = if bytes.is_empty() {
-                Json::null()
-            } else {
-                let text = std::str::from_utf8(&bytes)
-                    .map_err(|error| Fault::invalid(format!("the body is not UTF-8: {error}")))?;
-                Json::parse_text(text)
-                    .map_err(|error| Fault::invalid(format!("the body is not JSON: {error}")))?
-            };
+            let payload = payload(&bytes)?;
             let job = service.signal(capture(0), capture(1), payload).await?;
             Ok(json(StatusCode::ACCEPTED, &Accepted { job }))
         }
@@ -303,7 +306,8 @@ pub(super) async fn respond(
                 None => Err(Fault::new(
                     FaultCode::Precondition,
                     format!("job {} is not over: it is {}", job.id, job.state),
-                )),
+                )
+                .into()),
             }
         }
         Op::JobArtifacts => {
@@ -319,6 +323,27 @@ pub(super) async fn respond(
     }
 }
 
+pub(super) fn job_query(mut parameters: Parameters) -> Result<JobQuery, Fault> {
+    let query = JobQuery {
+        states: parameters.words("state", STATES)?,
+        name: parameters.one("name")?,
+        labels: parameters.labels()?,
+        before: parameters.parsed("before", "the id of a job")?,
+        limit: parameters.parsed("limit", "a number")?,
+    };
+    parameters.finish("state, name, label, before, limit")?;
+    Ok(query)
+}
+
+pub(super) fn payload(bytes: &[u8]) -> Result<Json, Fault> {
+    if bytes.is_empty() {
+        return Ok(Json::null());
+    }
+    let text = std::str::from_utf8(bytes)
+        .map_err(|error| Fault::invalid(format!("the body is not UTF-8: {error}")))?;
+    Json::parse_text(text).map_err(|error| Fault::invalid(format!("the body is not JSON: {error}")))
+}
+
 const STATES: &str = "queued, running, waiting, stuck, completed, failed or cancelled";
 
 async fn watch(
@@ -327,7 +352,7 @@ async fn watch(
     job: Option<String>,
     mut parameters: Parameters,
     headers: &HeaderMap,
-) -> Result<Answer, Fault> {
+) -> Result<Answer, Refused> {
     wants(headers, &[EVENTS])?;
     let after: Option<u64> = parameters.parsed("after", "the number of an entry")?;
     let output: Option<bool> = parameters.parsed("output", "true or false")?;
@@ -338,6 +363,7 @@ async fn watch(
         Some(last) => Some(
             last.to_str()
                 .ok()
+                .filter(|last| last.bytes().all(|byte| byte.is_ascii_digit()))
                 .and_then(|last| last.parse().ok())
                 .ok_or_else(|| Fault::invalid("`Last-Event-ID` is not the number of an entry"))?,
         ),
@@ -357,57 +383,17 @@ async fn watch(
     Ok(with_body(StatusCode::OK, EVENTS, body))
 }
 
-/// Some of what has happened.
-#[derive(Serialize)]
-struct HistoryPage {
-    /// The events, oldest first.
-    events: Vec<Event>,
-    /// What to give as `after` for the next page; absent where there is nothing more yet.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next: Option<u64>,
-    /// What the log no longer has of what was asked for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    gap: Option<Gap>,
-}
-
 async fn history(
     service: &Service,
     client: ClientId,
     job: Option<String>,
     mut parameters: Parameters,
-) -> Result<Answer, Fault> {
+) -> Result<Answer, Refused> {
     let after = parameters.parsed("after", "the number of an entry")?;
     let limit: usize = parameters.parsed("limit", "a number")?.unwrap_or(PAGE_MAX);
     parameters.finish("after, limit")?;
-    if !(1..=PAGE_MAX).contains(&limit) {
-        return Err(Fault::invalid_at(
-            "/query/limit",
-            format!("{limit} is not between 1 and {PAGE_MAX}"),
-        ));
-    }
-    let watch = Watch {
-        job,
-        after: Some(after.unwrap_or(0)),
-        without_output: true,
-        history_only: true,
-    };
-    let mut stream = service.watch(client, watch).await?;
-    let mut page = HistoryPage {
-        events: Vec::new(),
-        next: None,
-        gap: None,
-    };
-    while let Some(item) = stream.next().await? {
-        match item {
-            Item::Event(_) if page.events.len() == limit => {
-                page.next = page.events.last().and_then(|event| event.lsn);
-                break;
-            }
-            Item::Event(event) => page.events.push(*event),
-            Item::Gap(gap) => page.gap = Some(gap),
-            Item::End(_) => break,
-        }
-    }
+    let limit = page_limit(limit, "/query/limit")?;
+    let page = service.history_page(client, job, after, limit).await?;
     Ok(json(StatusCode::OK, &page))
 }
 
@@ -417,7 +403,7 @@ async fn logs(
     job: &str,
     mut parameters: Parameters,
     headers: &HeaderMap,
-) -> Result<Answer, Fault> {
+) -> Result<Answer, Refused> {
     let query = LogQuery {
         stream: parameters.parsed::<Stream>("stream", "stdout or stderr")?,
         step: parameters.one("step")?,
@@ -439,14 +425,24 @@ async fn logs(
 }
 
 /// Which of the forms `offered` a client wants; the first if it says nothing.
-fn wants<'a>(headers: &HeaderMap, offered: &[&'a str]) -> Result<&'a str, Fault> {
+fn wants<'a>(headers: &HeaderMap, offered: &[&'a str]) -> Result<&'a str, Refused> {
     let Some(accept) = headers.get(header::ACCEPT) else {
         return Ok(offered[0]);
     };
     let accept = accept.to_str().unwrap_or_default();
-    let ranges = accept.split(',').map(|range| {
-        let range = range.split(';').next().unwrap_or_default();
-        range.trim().to_ascii_lowercase()
+    // In the client's order: none of what there is differs so much that a weight would matter, but for "not at all".
+    let ranges = accept.split(',').filter_map(|range| {
+        let mut parts = range
+            .split(';')
+            .map(|part| part.trim().to_ascii_lowercase());
+        let range = parts.next()?;
+        let is_unwanted = |part: String| {
+            let weight = part
+                .strip_prefix("q=")
+                .and_then(|weight| weight.parse::<f32>().ok());
+            weight == Some(0.0)
+        };
+        (!parts.any(is_unwanted)).then_some(range)
     });
     for range in ranges {
         let fits = |offered: &str| {
@@ -458,11 +454,20 @@ fn wants<'a>(headers: &HeaderMap, offered: &[&'a str]) -> Result<&'a str, Fault>
             return Ok(wanted);
         }
     }
-    Err(Fault::invalid(format!(
-        "`Accept: {accept}` names none of what there is: {}",
-        offered.join(", ")
-    )))
+    Err(Refused::Form(
+        StatusCode::NOT_ACCEPTABLE,
+        Fault::new(
+            FaultCode::Unsupported,
+            format!(
+                "`Accept: {accept}` names none of what there is: {}",
+                offered.join(", ")
+            ),
+        ),
+    ))
 }
+
+/// The longest idempotency key in a header, in bytes.
+const KEY_MAX_BYTES: usize = 200;
 
 /// Puts the idempotency key of the header into a specification.
 fn with_key(mut spec: JobSpec, headers: &HeaderMap) -> Result<JobSpec, Fault> {
@@ -472,6 +477,13 @@ fn with_key(mut spec: JobSpec, headers: &HeaderMap) -> Result<JobSpec, Fault> {
     let key = key
         .to_str()
         .map_err(|_| Fault::invalid("`Idempotency-Key` is not a text"))?;
+    let fits =
+        (1..=KEY_MAX_BYTES).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic());
+    if !fits {
+        return Err(Fault::invalid(format!(
+            "`Idempotency-Key` is not 1 to {KEY_MAX_BYTES} visible characters of ASCII"
+        )));
+    }
     match &spec.key {
         Some(other) if other != key => Err(Fault::invalid_at(
             "/key",
@@ -485,7 +497,7 @@ fn with_key(mut spec: JobSpec, headers: &HeaderMap) -> Result<JobSpec, Fault> {
 }
 
 /// A body that says that it is JSON, or says nothing.
-async fn read_typed(parts: &Parts, body: Incoming, limit_bytes: usize) -> Result<Bytes, Fault> {
+async fn read_typed(parts: &Parts, body: Incoming, limit_bytes: usize) -> Result<Bytes, Refused> {
     if let Some(declared) = parts.headers.get(header::CONTENT_TYPE) {
         let declared = declared.to_str().unwrap_or_default().to_ascii_lowercase();
         let media_type = declared.split(';').next().unwrap_or_default().trim();
@@ -493,35 +505,39 @@ async fn read_typed(parts: &Parts, body: Incoming, limit_bytes: usize) -> Result
         // What `curl --data` says unless it is told otherwise, of whatever it sends.
         let is_curl = media_type == "application/x-www-form-urlencoded";
         if !is_json && !is_curl {
-            return Err(Fault::invalid(format!(
-                "the body is `{media_type}`; only `{JSON}` is understood"
-            )));
+            return Err(Refused::Form(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                Fault::new(
+                    FaultCode::Unsupported,
+                    format!("the body is `{media_type}`; only `{JSON}` is understood"),
+                ),
+            ));
         }
     }
-    body::read(body, limit_bytes).await
+    Ok(body::read(body, limit_bytes).await?)
 }
 
 async fn read_json<T: DeserializeOwned>(
     parts: &Parts,
     body: Incoming,
     limit_bytes: usize,
-) -> Result<T, Fault> {
-    parse(&read_typed(parts, body, limit_bytes).await?)
+) -> Result<T, Refused> {
+    Ok(parse(&read_typed(parts, body, limit_bytes).await?)?)
 }
 
 async fn read_or_default<T: DeserializeOwned + Default>(
     parts: &Parts,
     body: Incoming,
     limit_bytes: usize,
-) -> Result<T, Fault> {
+) -> Result<T, Refused> {
     let bytes = read_typed(parts, body, limit_bytes).await?;
     if bytes.is_empty() {
         return Ok(T::default());
     }
-    parse(&bytes)
+    Ok(parse(&bytes)?)
 }
 
-fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Fault> {
+pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Fault> {
     serde_json::from_slice(bytes)
         .map_err(|error| Fault::invalid(format!("the body cannot be read: {error}")))
 }
@@ -554,6 +570,38 @@ mod tests {
             panic!("DELETE has no route there");
         };
         assert_eq!(allowed, [Method::POST, Method::GET]);
+        let Err(NoRoute::Method(allowed)) = route(&Method::DELETE, "/v1/jobs/cancel") else {
+            panic!("DELETE has no route there");
+        };
+        assert_eq!(allowed, [Method::POST]);
+        let found = route(&Method::GET, "/v1/jobs/cancel").ok().unwrap();
+        assert_eq!(
+            (found.operation, found.captures),
+            (Op::JobShow, vec!["cancel".to_owned()])
+        );
+    }
+
+    fn wanted(accept: &str) -> Option<&'static str> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::ACCEPT, accept.parse().unwrap());
+        wants(&headers, &[JSON, TEXT, EVENTS]).ok()
+    }
+
+    #[test]
+    fn the_first_form_is_given_that_a_client_accepts() {
+        assert_eq!(wanted("*/*"), Some(JSON));
+        assert_eq!(wanted("text/*"), Some(TEXT));
+        assert_eq!(wanted("image/png, Text/Event-Stream;q=0.5"), Some(EVENTS));
+        assert_eq!(wanted("application/json;q=0, text/plain"), Some(TEXT));
+        assert_eq!(wanted("image/png"), None);
+        let refused = wants(
+            &HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static("a/b"))]),
+            &[JSON],
+        );
+        assert!(matches!(
+            refused,
+            Err(Refused::Form(StatusCode::NOT_ACCEPTABLE, _))
+        ));
     }
 
     #[test]

@@ -10,17 +10,17 @@ use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::sync::Semaphore;
-use tokio::task::{JoinHandle, JoinSet};
 use tracing::Instrument;
 
-use super::answer::{Answer, refusal, with};
-use super::routes::{self, NoRoute};
+use super::answer::{Answer, refusal, refusal_as, with};
+use super::routes::{self, NoRoute, Refused};
 use crate::fault::{Fault, FaultCode};
 use crate::limits::ClientId;
-use crate::listen::Bound;
+use crate::listen::{Bound, Local};
 use crate::paced::Paced;
+use crate::server::{Duplex, Listener, Server};
 use crate::service::{Service, over};
 
 /// How long a client may take to send a request's headers, and how long a connection may be idle.
@@ -44,27 +44,6 @@ pub struct Access {
     pub uids: Vec<u32>,
 }
 
-impl Access {
-    fn admits(&self, uid: u32) -> bool {
-        uid == 0 || uid == rustix::process::geteuid().as_raw() || self.uids.contains(&uid)
-    }
-}
-
-/// A server at work.
-#[derive(Debug)]
-pub struct Server {
-    task: JoinHandle<()>,
-}
-
-impl Server {
-    /// Waits until it has ended, which it does once the service's stage is [`Over`](crate::service::Stage::Over).
-    pub async fn ended(self) {
-        if let Err(error) = self.task.await {
-            tracing::error!("the ipc server died: {error}");
-        }
-    }
-}
-
 /// Begins to serve.
 ///
 /// # Panics
@@ -72,8 +51,39 @@ impl Server {
 /// Outside a tokio runtime with I/O and time enabled.
 #[must_use]
 pub fn serve(bound: Bound, access: Access, service: Service) -> Server {
-    Server {
-        task: tokio::spawn(accept_all(bound, access, service)),
+    let ipc = Ipc {
+        bound,
+        access,
+        service: service.clone(),
+    };
+    Server::start(ipc, service)
+}
+
+struct Ipc {
+    bound: Bound,
+    access: Access,
+    service: Service,
+}
+
+impl Listener for Ipc {
+    const TRANSPORT: &'static str = TRANSPORT;
+    /// Each takes a second at the most.
+    const REFUSALS_MAX: usize = Semaphore::MAX_PERMITS;
+    const DRAIN_MAX: Duration = DRAIN_MAX;
+    type Connection = Local;
+
+    async fn accept(&self) -> io::Result<Local> {
+        self.bound
+            .accept(&self.access.uids, "ipc.allowed_uids")
+            .await
+    }
+
+    fn serve(&self, local: Local) -> impl Future<Output = ()> + Send + 'static {
+        connection(local, self.service.clone())
+    }
+
+    fn turn_away(&self, local: Local, why: Fault) -> impl Future<Output = ()> + Send + 'static {
+        turn_away(local.stream, why)
     }
 }
 
@@ -83,85 +93,14 @@ struct Peer {
     refused: Option<Fault>,
 }
 
-async fn accept_all(bound: Bound, access: Access, service: Service) {
-    let places = Arc::new(Semaphore::new(service.limits().connections));
-    let mut connections = JoinSet::new();
-    let mut stage = service.stage();
-    loop {
-        let accepted = tokio::select! {
-            () = over(&mut stage) => break,
-            accepted = accept(&bound, &access) => accepted,
-            // Finished connections are taken out as they end, so that the set holds the open ones only.
-            Some(_) = connections.join_next() => continue,
-        };
-        let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
-                // Out of descriptors, most likely. It comes back at once, for as long as that lasts.
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            service.instruments().refused(TRANSPORT, "too_many");
-            let limit = service.limits().connections;
-            connections.spawn(turn_away(stream, limit));
-            continue;
-        };
-        let service = service.clone();
-        connections.spawn(async move {
-            let open = service.instruments().connections(TRANSPORT);
-            open.inc();
-            connection(stream, peer, service).await;
-            open.dec();
-            drop(place);
-        });
-    }
-    drop(bound);
-    let all_ended = async { while connections.join_next().await.is_some() {} };
-    let _ = tokio::time::timeout(DRAIN_MAX, all_ended).await;
-    connections.shutdown().await;
-}
-
-trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
-
-async fn accept(bound: &Bound, access: &Access) -> io::Result<(Box<dyn Duplex>, Peer)> {
-    match bound {
-        Bound::Unix(listener, _) => {
-            let (stream, _) = listener.accept().await?;
-            let credentials = stream.peer_cred()?;
-            let refused = (!access.admits(credentials.uid())).then(|| {
-                Fault::new(
-                    FaultCode::Denied,
-                    format!(
-                        "user {} may not speak to this daemon (`ipc.allowed_uids`)",
-                        credentials.uid()
-                    ),
-                )
-            });
-            let client = ClientId::Process(credentials.pid().unwrap_or_default());
-            Ok((Box::new(stream), Peer { client, refused }))
-        }
-        Bound::Vsock(listener) => {
-            let (stream, address) = listener.accept().await?;
-            let client = ClientId::Context(address.cid());
-            let peer = Peer {
-                client,
-                refused: None,
-            };
-            Ok((Box::new(stream), peer))
-        }
-    }
-}
-
 /// One connection, from its first request to its end.
-async fn connection(stream: Box<dyn Duplex>, peer: Peer, service: Service) {
+async fn connection(local: Local, service: Service) {
     let mut stage = service.stage();
-    let stream = Paced::new(stream, service.limits().stall);
-    let peer = Arc::new(peer);
+    let stream = Paced::new(local.stream, service.limits().stall);
+    let peer = Arc::new(Peer {
+        client: local.client,
+        refused: local.refused,
+    });
     let answering = service_fn(move |request: Request<Incoming>| {
         let (service, peer) = (service.clone(), Arc::clone(&peer));
         async move { Ok::<_, Infallible>(respond(&service, &peer, request).await) }
@@ -187,12 +126,8 @@ async fn connection(stream: Box<dyn Duplex>, peer: Peer, service: Service) {
 }
 
 /// Tells a client that there is no place for it.
-async fn turn_away(mut stream: Box<dyn Duplex>, limit: usize) {
-    let fault = Fault::new(
-        FaultCode::Exhausted,
-        format!("there are {limit} connections, as many as there may be (`api.connections`)"),
-    );
-    let body = serde_json::to_string(&super::answer::problem(&fault))
+async fn turn_away(mut stream: Box<dyn Duplex>, why: Fault) {
+    let body = serde_json::to_string(&super::answer::problem(&why))
         .expect("a problem serialises because it has string keys only");
     let answer = format!(
         "HTTP/1.1 429 Too Many Requests\r\nConnection: close\r\nRetry-After: 1\r\n\
@@ -215,19 +150,20 @@ async fn respond(service: &Service, peer: &Peer, request: Request<Incoming>) -> 
         tracing::debug_span!("request", transport = TRANSPORT, method, client = %peer.client);
     let answered = async {
         if let Some(refused) = &peer.refused {
-            return Err(refused.clone());
+            return Err(refused.clone().into());
         }
         let _place = service.admit()?;
         match &routed {
             Ok(routed) => routes::respond(service, peer.client, routed, &parts, body).await,
-            Err(NoRoute::Malformed(fault)) => Err(fault.clone()),
+            Err(NoRoute::Malformed(fault)) => Err(fault.clone().into()),
             Err(NoRoute::Path) => Err(Fault::new(
                 FaultCode::NotFound,
                 format!(
                     "there is nothing at `{}`; `/openapi.json` says what there is",
                     parts.uri.path()
                 ),
-            )),
+            )
+            .into()),
             Err(NoRoute::Method(allowed)) => {
                 let allowed: Vec<&str> = allowed.iter().map(hyper::Method::as_str).collect();
                 Ok(not_allowed(parts.method.as_str(), &allowed.join(", ")))
@@ -239,7 +175,8 @@ async fn respond(service: &Service, peer: &Peer, request: Request<Incoming>) -> 
     let (answer, code) = match answered {
         Ok(answer) if answer.status().is_success() => (answer, "ok"),
         Ok(answer) => (answer, FaultCode::Unsupported.as_str()),
-        Err(fault) => (refusal(&fault), fault.code.as_str()),
+        Err(Refused::Fault(fault)) => (refusal(&fault), fault.code.as_str()),
+        Err(Refused::Form(status, fault)) => (refusal_as(status, &fault), fault.code.as_str()),
     };
     let took = started.elapsed();
     service

@@ -4,10 +4,16 @@
 pub const OK: u8 = 0;
 /// A job, or what was asked about, failed.
 pub const FAILED: u8 = 1;
+/// A config that was to be read again is refused; the one before it stays in force. Only from `node reload`.
+pub const RELOAD_REFUSED: u8 = 3;
+/// A config that was read again is in force but for keys that wait for a restart. Only from `node reload`.
+pub const RELOAD_NEEDS_RESTART: u8 = 4;
 /// The command line makes no sense (`EX_USAGE`).
 pub const USAGE: u8 = 64;
 /// The log is damaged (`EX_DATAERR`).
 pub const CORRUPT_LOG: u8 = 65;
+/// No daemon could be asked, or the connection to it was lost (`EX_UNAVAILABLE`).
+pub const UNAVAILABLE: u8 = 69;
 /// An error of our own making (`EX_SOFTWARE`).
 pub const INTERNAL: u8 = 70;
 /// The disk failed (`EX_IOERR`).

@@ -1,8 +1,12 @@
 //! What no value can tell alone: values that contradict each other, and references to what the machine lacks.
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
 use super::environment::Environment;
 use super::error::{ConfigError, ErrorKind};
 use super::job::Job;
+use super::names::{GrpcAddress, VariableName};
 use super::origin::{Origin, Provenance};
 use super::schema::Config;
 use super::secret::SecretSource;
@@ -12,6 +16,92 @@ use super::secret::SecretSource;
 pub(crate) fn fit_defaults(config: &mut Config, provenance: &Provenance) {
     if provenance.of("process.kill_grace") == Origin::Default {
         config.process.kill_grace = config.process.kill_grace.min(config.shutdown.grace);
+    }
+}
+
+/// What a section has to know its clients by. The keys of these are named alike in each.
+struct Guard<'a> {
+    section: &'static str,
+    token_env: Option<&'a VariableName>,
+    token_file: Option<&'a PathBuf>,
+    tls_cert_file: Option<&'a PathBuf>,
+    tls_key_file: Option<&'a PathBuf>,
+    tls_client_ca_file: Option<&'a PathBuf>,
+}
+
+impl Guard<'_> {
+    fn of(config: &Config) -> [Guard<'_>; 3] {
+        let (http, grpc, a2a) = (&config.http, &config.grpc, &config.a2a);
+        [
+            Guard {
+                section: "http",
+                token_env: http.token_env.as_ref(),
+                token_file: http.token_file.as_ref(),
+                tls_cert_file: None,
+                tls_key_file: None,
+                tls_client_ca_file: None,
+            },
+            Guard {
+                section: "grpc",
+                token_env: grpc.token_env.as_ref(),
+                token_file: grpc.token_file.as_ref(),
+                tls_cert_file: grpc.tls_cert_file.as_ref(),
+                tls_key_file: grpc.tls_key_file.as_ref(),
+                tls_client_ca_file: grpc.tls_client_ca_file.as_ref(),
+            },
+            Guard {
+                section: "a2a",
+                token_env: a2a.token_env.as_ref(),
+                token_file: a2a.token_file.as_ref(),
+                tls_cert_file: a2a.tls_cert_file.as_ref(),
+                tls_key_file: a2a.tls_key_file.as_ref(),
+                tls_client_ca_file: a2a.tls_client_ca_file.as_ref(),
+            },
+        ]
+    }
+
+    fn key(&self, name: &str) -> String {
+        format!("{}.{name}", self.section)
+    }
+
+    /// Whether everybody who can connect may ask.
+    fn is_open(&self) -> bool {
+        self.token_env.is_none() && self.token_file.is_none() && self.tls_client_ca_file.is_none()
+    }
+
+    /// That files belong together.
+    fn incomplete(&self) -> Option<(&'static str, &'static str)> {
+        match (self.tls_cert_file, self.tls_key_file) {
+            (Some(_), None) => Some(("tls_cert_file", "tls_key_file")),
+            (None, Some(_)) => Some(("tls_key_file", "tls_cert_file")),
+            (None, None) if self.tls_client_ca_file.is_some() => {
+                Some(("tls_client_ca_file", "tls_cert_file"))
+            }
+            _ => None,
+        }
+    }
+
+    /// What an address is refused for that other machines can reach.
+    fn exposes(&self, address: SocketAddr, provenance: &Provenance) -> Option<ConfigError> {
+        if address.ip().is_loopback() || !self.is_open() {
+            return None;
+        }
+        let (listen, env, file) = (
+            self.key("listen"),
+            self.key("token_env"),
+            self.key("token_file"),
+        );
+        let message = format!(
+            "`{listen}` has {address}, which other machines can reach, and nothing tells who may ask there"
+        );
+        let error = ConfigError::new(ErrorKind::Conflict, message, provenance.of(&listen));
+        let certificates = match self.section {
+            "http" => String::new(),
+            _ => format!(" or `{}`", self.key("tls_client_ca_file")),
+        };
+        Some(error.with_help(format!(
+            "set `{env}`, `{file}`{certificates}, or listen on `127.0.0.1`"
+        )))
     }
 }
 
@@ -29,35 +119,34 @@ pub(crate) fn conflicts(config: &Config, provenance: &Provenance, errors: &mut V
         error.with_related(format!("`{}` comes from", other.0), other.1)
     };
 
-    let a2a = &config.a2a;
-    if a2a.token_env.is_some() && a2a.token_file.is_some() {
-        errors.push(conflict(
-            "`a2a.token_env` and `a2a.token_file` are both set".to_owned(),
-            ["a2a.token_file", "a2a.token_env"],
-            "remove one of them: there is one token",
-        ));
+    let guards = Guard::of(config);
+    for guard in &guards {
+        let [by_env, by_file] = [guard.key("token_env"), guard.key("token_file")];
+        if guard.token_env.is_some() && guard.token_file.is_some() {
+            errors.push(conflict(
+                format!("`{by_env}` and `{by_file}` are both set"),
+                [&by_file, &by_env],
+                "remove one of them: there is one token",
+            ));
+        }
+        if let Some((set, missing)) = guard.incomplete() {
+            let (set, missing) = (guard.key(set), guard.key(missing));
+            let message = format!("`{set}` is set, and `{missing}` is not");
+            let error = ConfigError::new(ErrorKind::Conflict, message, provenance.of(&set));
+            errors.push(error.with_help(format!("set `{missing}` too, or neither")));
+        }
     }
-
-    let http = &config.http;
-    if http.token_env.is_some() && http.token_file.is_some() {
-        errors.push(conflict(
-            "`http.token_env` and `http.token_file` are both set".to_owned(),
-            ["http.token_file", "http.token_env"],
-            "remove one of them: there is one token",
-        ));
+    let [http, grpc, a2a] = &guards;
+    let is_on = config.http.enabled.then_some(config.http.listen);
+    errors.extend(is_on.and_then(|address| http.exposes(address, provenance)));
+    for address in &config.grpc.listen {
+        if let GrpcAddress::Tcp(address) = address {
+            errors.extend(grpc.exposes(*address, provenance));
+        }
     }
-    if http.enabled && !http.listen.ip().is_loopback() && http.token().is_none() {
-        let message = format!(
-            "`http.listen` is {}, which other machines can reach, and no token is set",
-            http.listen
-        );
-        let error = ConfigError::new(ErrorKind::Conflict, message, provenance.of("http.listen"));
-        errors.push(
-            error.with_help("set `http.token_env` or `http.token_file`, or listen on `127.0.0.1`"),
-        );
-    }
-
-    a2a_conflicts(config, provenance, errors);
+    let is_on = config.a2a.enabled.then_some(config.a2a.listen);
+    errors.extend(is_on.and_then(|address| a2a.exposes(address, provenance)));
+    a2a_conflicts(config, a2a.is_open(), provenance, errors);
 
     let wal = &config.wal;
     let largest_inline = wal.segment_size.as_u64() / 4;
@@ -84,19 +173,14 @@ pub(crate) fn conflicts(config: &Config, provenance: &Provenance, errors: &mut V
     }
 }
 
-/// Adds what must not be said to the world over a2a.
-fn a2a_conflicts(config: &Config, provenance: &Provenance, errors: &mut Vec<ConfigError>) {
+/// Adds what the agent's card must not say.
+fn a2a_conflicts(
+    config: &Config,
+    is_open: bool,
+    provenance: &Provenance,
+    errors: &mut Vec<ConfigError>,
+) {
     let a2a = &config.a2a;
-    if a2a.enabled && !a2a.listen.ip().is_loopback() && a2a.token().is_none() {
-        let message = format!(
-            "`a2a.listen` is {}, which other machines can reach, and no token is set",
-            a2a.listen
-        );
-        let error = ConfigError::new(ErrorKind::Conflict, message, provenance.of("a2a.listen"));
-        errors.push(
-            error.with_help("set `a2a.token_env` or `a2a.token_file`, or listen on `127.0.0.1`"),
-        );
-    }
     if a2a.provider.is_some() != a2a.provider_url.is_some() {
         let (given, missing) = match a2a.provider {
             Some(_) => ("a2a.provider", "a2a.provider_url"),
@@ -107,13 +191,16 @@ fn a2a_conflicts(config: &Config, provenance: &Provenance, errors: &mut Vec<Conf
         errors.push(error.with_help("the card names both or neither"));
     }
     for skill in &config.a2a_skills {
-        if skill.is_extended && a2a.token().is_none() {
+        if skill.is_extended && is_open {
             let message = format!(
-                "skill `{}` is for the extended card, and without a token there is none",
+                "skill `{}` is for the extended card, which only clients see that are known, and none are",
                 skill.id
             );
             let error = ConfigError::new(ErrorKind::Conflict, message, skill.origin.clone());
-            errors.push(error.with_help("set `a2a.token_env` or `a2a.token_file`"));
+            errors
+                .push(error.with_help(
+                    "set `a2a.token_env`, `a2a.token_file` or `a2a.tls_client_ca_file`",
+                ));
         }
         if skill
             .job
@@ -135,24 +222,36 @@ pub(crate) fn references(
     errors: &mut Vec<ConfigError>,
 ) {
     let tokens = [
-        (config.http.token(), "http.token_env", "http.token_file"),
-        (config.a2a.token(), "a2a.token_env", "a2a.token_file"),
+        ("http", config.http.token()),
+        ("grpc", config.grpc.token()),
+        ("a2a", config.a2a.token()),
     ];
-    for (source, env_key, file_key) in tokens {
+    for (section, source) in tokens {
         let Some(source) = source else { continue };
         let Err(reason) = source.read(environment) else {
             continue;
         };
         let key = match source {
-            SecretSource::Env(_) => env_key,
-            SecretSource::File(_) => file_key,
+            SecretSource::Env(_) => format!("{section}.token_env"),
+            SecretSource::File(_) => format!("{section}.token_file"),
         };
         let message = format!("cannot take the token that `{key}` names: {reason}");
         errors.push(ConfigError::new(
             ErrorKind::Environment,
             message,
-            provenance.of(key),
+            provenance.of(&key),
         ));
+    }
+    #[cfg(feature = "_tls")]
+    for (section, tls) in [("grpc", config.grpc.tls()), ("a2a", config.a2a.tls())] {
+        if let Err(error) = crate::boot::read_tls(section, tls, &[]) {
+            let at = provenance.of(&format!("{section}.tls_cert_file"));
+            errors.push(ConfigError::new(
+                ErrorKind::Environment,
+                error.to_string(),
+                at,
+            ));
+        }
     }
 }
 

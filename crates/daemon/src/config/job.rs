@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use super::error::{ConfigError, ConfigErrors, ErrorKind, nearest};
 use super::origin::{Origin, Position};
-use super::syntax::{self, Data, Entry, Node, place};
+use super::syntax::{self, Data, Entry, Format, Node, place};
 use super::value::{Field, Mismatch, Raw};
 use super::words::{OnChange, Priority, Program};
 
@@ -112,6 +112,35 @@ impl Job {
     pub fn load(path: &Path, inputs: &[String]) -> Result<Self, ConfigErrors> {
         let mut errors = Vec::new();
         let job = Self::read_file(&Arc::from(path), &mut errors);
+        Self::with_inputs(job, inputs, errors)
+    }
+
+    /// Reads a job from a text, as if it were a file called `name`.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the text's form, or with an input.
+    pub fn parse(
+        name: &Path,
+        text: &str,
+        format: Format,
+        inputs: &[String],
+    ) -> Result<Self, ConfigErrors> {
+        let (file, mut errors) = (Arc::from(name), Vec::new());
+        let job = match syntax::read_str(&file, text, format) {
+            Ok(entries) => Self::read_entries(entries, &file, &mut errors),
+            Err(found) => {
+                errors.extend(found);
+                None
+            }
+        };
+        Self::with_inputs(job, inputs, errors)
+    }
+
+    fn with_inputs(
+        job: Option<Self>,
+        inputs: &[String],
+        mut errors: Vec<ConfigError>,
+    ) -> Result<Self, ConfigErrors> {
         let Some(mut job) = job else {
             return ConfigErrors::check(errors)
                 .map(|()| unreachable!("a job that is none has errors"));
@@ -133,6 +162,14 @@ impl Job {
                 return None;
             }
         };
+        Self::read_entries(entries, file, errors)
+    }
+
+    fn read_entries(
+        entries: Vec<Entry>,
+        file: &Arc<Path>,
+        errors: &mut Vec<ConfigError>,
+    ) -> Option<Self> {
         Head::take(entries, file, errors).into_job(None, file, Position::START, errors)
     }
 

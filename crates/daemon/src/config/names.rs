@@ -1,6 +1,9 @@
 //! Names that a config gives: of hosts, variables, the node, and what a log filter names. Each is a type of its own, so that
 //! one that exists is known to be well formed.
 
+use std::fmt;
+use std::net::SocketAddr;
+
 use serde_json::Value;
 
 use super::error::nearest;
@@ -150,6 +153,53 @@ impl Field for ListenAddress {
 
     fn to_value(&self) -> Value {
         Value::String(self.0.clone())
+    }
+}
+
+/// Where gRPC listens: an address and port of TCP, or what a [`ListenAddress`] can be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GrpcAddress {
+    /// An address and port of TCP.
+    Tcp(SocketAddr),
+    /// A Unix socket or a port of vsock.
+    Local(ListenAddress),
+}
+
+impl fmt::Display for GrpcAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "{address}"),
+            Self::Local(address) => f.write_str(address.as_str()),
+        }
+    }
+}
+
+impl Field for GrpcAddress {
+    fn expected() -> String {
+        "an address and port such as `127.0.0.1:50051`, the path of a Unix socket, or `vsock:PORT`"
+            .to_owned()
+    }
+
+    fn read(raw: Raw<'_>) -> Result<Self, Mismatch> {
+        let text = raw.text().ok_or_else(Mismatch::plain)?;
+        if let Ok(address) = text.parse() {
+            return Ok(Self::Tcp(address));
+        }
+        let host_and_port = text.rsplit_once(':').filter(|(host, port)| {
+            let is_path = host.contains('/') || *host == "vsock" || *host == "unix";
+            !is_path && port.bytes().all(|byte| byte.is_ascii_digit())
+        });
+        if let Some((host, port)) = host_and_port {
+            return Err(Mismatch::with_help(format!(
+                "write the address itself and not a name, with its port: `127.0.0.1:{}` for `{host}`, say",
+                if port.is_empty() { "50051" } else { port }
+            )));
+        }
+        ListenAddress::read(raw).map(Self::Local)
+    }
+
+    fn to_value(&self) -> Value {
+        Value::String(self.to_string())
     }
 }
 

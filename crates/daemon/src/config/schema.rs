@@ -13,7 +13,9 @@ use super::environment::Environment;
 use super::error::ConfigError;
 use super::job::StartupJob;
 use super::layers::Settings;
-use super::names::{HostName, ListenAddress, LogFilter, MediaType, NodeName, Url, VariableName};
+use super::names::{
+    GrpcAddress, HostName, ListenAddress, LogFilter, MediaType, NodeName, Url, VariableName,
+};
 use super::skill::A2aSkill;
 use super::units::{Duration, Size};
 use super::value::Field;
@@ -267,7 +269,34 @@ schema! {
         COLD listen: Vec<ListenAddress> = |_| Vec::new();
         /// User ids that may speak to a Unix socket, beside the daemon's own and root. They also need the permission to
         /// open its file.
-        COLD allowed_uids: Vec<usize> = |_| Vec::new();
+        COLD allowed_uids: Vec<u32> = |_| Vec::new();
+    }
+
+    /// Work over gRPC, in builds with the feature `grpc`. `proto/tinkerbell/v1` says what there is.
+    grpc: Grpc {
+        /// Where to listen: `127.0.0.1:50051` and the like, paths of Unix sockets, and `vsock:PORT` for the host of a microVM.
+        /// Without any it is not served. An address that other machines can reach is refused unless a token is set, or
+        /// `tls_client_ca_file`. Every user of this machine can reach a port of 127.0.0.1; a Unix socket is for its owner only.
+        COLD listen: Vec<GrpcAddress> = |_| Vec::new();
+        /// User ids that may speak to a Unix socket, beside the daemon's own and root. They also need the permission to
+        /// open its file.
+        COLD allowed_uids: Vec<u32> = |_| Vec::new();
+        /// The environment variable that holds the bearer token. With one, clients that do not come through a Unix socket
+        /// must send `authorization: Bearer TOKEN`, but for health checks.
+        COLD token_env: Option<VariableName> = |_| None, shown "none" example "TINKERBELL_GRPC_TOKEN";
+        /// The file that holds the bearer token. A relative path is relative to the working directory.
+        COLD token_file: Option<PathBuf> = |_| None, shown "none" example "/run/secrets/tinkerbell-grpc-token";
+        /// The file (PEM) with the certificate for TLS on TCP, followed by those that lead to a root.
+        COLD tls_cert_file: Option<PathBuf> = |_| None, shown "none" example "/etc/tinkerbell/grpc.crt";
+        /// The file (PEM) with the certificate's private key.
+        COLD tls_key_file: Option<PathBuf> = |_| None, shown "none" example "/run/secrets/tinkerbell-grpc.key";
+        /// The file (PEM) with the certificates that clients' certificates must lead to. With it, a client without one is
+        /// turned away.
+        COLD tls_client_ca_file: Option<PathBuf> = |_| None, shown "none" example "/etc/tinkerbell/clients-ca.crt";
+        /// How often a connection on which nothing happens is asked for a sign of life.
+        COLD keepalive_interval: Duration = |_| Duration::seconds(60), in Duration::seconds(1) => Duration::seconds(3600);
+        /// How long it may take to give one, before it is closed.
+        COLD keepalive_timeout: Duration = |_| Duration::seconds(20), in Duration::seconds(1) => Duration::seconds(3600);
     }
 
     /// Work over the Agent2Agent protocol, in builds with the feature `a2a`: JSON-RPC, HTTP+JSON and gRPC on one port. It is
@@ -276,14 +305,21 @@ schema! {
         /// Whether to serve it.
         COLD enabled: bool = |_| true;
         /// The address and port to listen on. Port 0 takes a free one. An address that other machines can reach is
-        /// refused unless `token_env` or `token_file` is set.
+        /// refused unless a token is set, or `tls_client_ca_file`.
         COLD listen: SocketAddr = |_| SocketAddr::from((Ipv4Addr::LOCALHOST, 3003));
         /// Where clients reach it, as the agent's card says.
-        COLD public_url: Option<Url> = |_| None, shown "http:// and the address that it listens on" example "https://agents.example.org/converter";
+        COLD public_url: Option<Url> = |_| None, shown "the address that it listens on" example "https://agents.example.org/converter";
         /// The environment variable that holds the bearer token that clients are asked for.
         COLD token_env: Option<VariableName> = |_| None, shown "none" example "TINKERBELL_A2A_TOKEN";
         /// The file that holds it. A relative path is relative to the working directory.
         COLD token_file: Option<PathBuf> = |_| None, shown "none" example "/run/secrets/tinkerbell-a2a-token";
+        /// The file (PEM) with the certificate for TLS, followed by those that lead to a root.
+        COLD tls_cert_file: Option<PathBuf> = |_| None, shown "none" example "/etc/tinkerbell/a2a.crt";
+        /// The file (PEM) with the certificate's private key.
+        COLD tls_key_file: Option<PathBuf> = |_| None, shown "none" example "/run/secrets/tinkerbell-a2a.key";
+        /// The file (PEM) with the certificates that clients' certificates must lead to. With it, a client without one is
+        /// turned away.
+        COLD tls_client_ca_file: Option<PathBuf> = |_| None, shown "none" example "/etc/tinkerbell/clients-ca.crt";
         /// What the agent is called.
         COLD name: Option<String> = |_| None, shown "node.name" example "Converter";
         /// What it is for.

@@ -3,11 +3,11 @@
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::environment::Environment;
 use super::names::VariableName;
-use super::schema::{A2a, Http};
+use super::schema::{A2a, Grpc, Http};
 
 /// A secret's text. It cannot be printed, only compared or handed on deliberately.
 #[derive(Clone)]
@@ -63,6 +63,12 @@ impl SecretSource {
     /// The most a secret's file may hold, in bytes.
     const FILE_MAX: u64 = 16 * 1024;
 
+    /// Where a secret is of which the config names a variable or a file.
+    fn of(variable: Option<&VariableName>, file: Option<&PathBuf>) -> Option<Self> {
+        let in_variable = variable.cloned().map(Self::Env);
+        in_variable.or_else(|| file.cloned().map(Self::File))
+    }
+
     /// Takes the secret from where it is.
     ///
     /// # Errors
@@ -103,12 +109,54 @@ impl SecretSource {
     }
 }
 
+/// Where the certificates of a section are.
+#[derive(Clone, Copy, Debug)]
+pub struct TlsSource<'a> {
+    /// Its own.
+    pub certificate: &'a Path,
+    /// The key of its own.
+    pub key: &'a Path,
+    /// Those that clients' must lead to, if clients are asked for one.
+    pub client_ca: Option<&'a Path>,
+}
+
+impl<'a> TlsSource<'a> {
+    fn of(
+        certificate: Option<&'a Path>,
+        key: Option<&'a Path>,
+        client_ca: Option<&'a Path>,
+    ) -> Option<Self> {
+        Some(Self {
+            certificate: certificate?,
+            key: key?,
+            client_ca,
+        })
+    }
+}
+
+impl Grpc {
+    /// Where the bearer token is, if one is asked for.
+    #[must_use]
+    pub fn token(&self) -> Option<SecretSource> {
+        SecretSource::of(self.token_env.as_ref(), self.token_file.as_ref())
+    }
+
+    /// Where the certificates are, if it is served over TLS.
+    #[must_use]
+    pub fn tls(&self) -> Option<TlsSource<'_>> {
+        TlsSource::of(
+            self.tls_cert_file.as_deref(),
+            self.tls_key_file.as_deref(),
+            self.tls_client_ca_file.as_deref(),
+        )
+    }
+}
+
 impl Http {
     /// Where the bearer token is, if one is asked for.
     #[must_use]
     pub fn token(&self) -> Option<SecretSource> {
-        let from_env = self.token_env.clone().map(SecretSource::Env);
-        from_env.or_else(|| self.token_file.clone().map(SecretSource::File))
+        SecretSource::of(self.token_env.as_ref(), self.token_file.as_ref())
     }
 }
 
@@ -116,8 +164,17 @@ impl A2a {
     /// Where the bearer token is, if one is asked for.
     #[must_use]
     pub fn token(&self) -> Option<SecretSource> {
-        let from_env = self.token_env.clone().map(SecretSource::Env);
-        from_env.or_else(|| self.token_file.clone().map(SecretSource::File))
+        SecretSource::of(self.token_env.as_ref(), self.token_file.as_ref())
+    }
+
+    /// Where the certificates are, if it is served over TLS.
+    #[must_use]
+    pub fn tls(&self) -> Option<TlsSource<'_>> {
+        TlsSource::of(
+            self.tls_cert_file.as_deref(),
+            self.tls_key_file.as_deref(),
+            self.tls_client_ca_file.as_deref(),
+        )
     }
 }
 

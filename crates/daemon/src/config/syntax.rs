@@ -147,6 +147,19 @@ pub(crate) fn read(path: &Arc<Path>) -> Result<Vec<Entry>, Vec<ConfigError>> {
         let help = "name it `.toml`, `.json`, `.yaml` or `.yml`";
         return Err(vec![file_error(ErrorKind::File, message).with_help(help)]);
     };
+    read_str(path, &text, format)
+}
+
+/// Reads a text into its tree, as if it were the file `path`. The root is a table.
+///
+/// # Errors
+/// If it is empty, or is not well formed.
+pub(crate) fn read_str(
+    path: &Arc<Path>,
+    text: &str,
+    format: Format,
+) -> Result<Vec<Entry>, Vec<ConfigError>> {
+    let file_error = |kind, message: String| ConfigError::new(kind, message, file(path));
     if text.trim().is_empty() {
         // Most often a write that was cut off, or one that is still going on: taking it for "all defaults"
         // would silently undo a config that was in force.
@@ -160,7 +173,7 @@ pub(crate) fn read(path: &Arc<Path>) -> Result<Vec<Entry>, Vec<ConfigError>> {
             file_error(ErrorKind::File, "the file is empty".into()).with_help(help),
         ]);
     }
-    let tree = parse(&text, format).map_err(|errors| {
+    let tree = parse(text, format).map_err(|errors| {
         errors
             .into_iter()
             .map(|error| {

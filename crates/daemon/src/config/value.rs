@@ -147,6 +147,21 @@ impl Field for usize {
     }
 }
 
+impl Field for u32 {
+    fn expected() -> String {
+        usize::expected()
+    }
+
+    fn read(raw: Raw<'_>) -> Result<Self, Mismatch> {
+        Self::try_from(usize::read(raw)?)
+            .map_err(|_| Mismatch::with_help("the number is too large"))
+    }
+
+    fn to_value(&self) -> Value {
+        Value::from(*self)
+    }
+}
+
 impl Field for Size {
     fn expected() -> String {
         "a size such as `64MiB`".to_owned()

@@ -61,7 +61,7 @@ pub struct Holder {
     pub name: String,
 }
 
-fn held_by(holder: Option<&Holder>) -> String {
+pub(crate) fn held_by(holder: Option<&Holder>) -> String {
     holder.map_or_else(String::new, |holder| {
         format!(" by `{}` (pid {})", holder.name, holder.pid)
     })
@@ -88,7 +88,7 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
 }
 
 /// Who listens on the port. Another user's processes cannot be looked into, so this may find nobody.
-fn holder(address: SocketAddr) -> Option<Holder> {
+pub(crate) fn holder(address: SocketAddr) -> Option<Holder> {
     let mut inodes = Vec::new();
     for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
         inodes.extend(listeners(

@@ -1,13 +1,12 @@
 //! The a2a transport, made from the config.
 
 use std::net::TcpListener;
-use std::sync::Arc;
 
 use api::Service;
-use api::a2a::{Access, Agent, AnswerKind, Provider, Rule, Server, Skill, Template};
+use api::a2a::{Access, Agent, AnswerKind, Provider, Rule, Server, Skill, Template, TokenCheck};
 use regex::Regex;
 
-use crate::boot::BootError;
+use crate::boot::{self, BootError};
 use crate::config::{A2aSkill, Config, Environment, MediaType, SkillAnswer, SkillRule};
 use crate::startup::job_spec;
 
@@ -25,26 +24,23 @@ pub(super) fn serve(
     if !a2a.enabled || config.a2a_skills.is_empty() {
         return Ok(None);
     }
-    let token = a2a
-        .token()
-        .map(|source| source.read(environment))
-        .transpose()
-        .map_err(BootError::Token)?;
+    let token = boot::read_token("a2a", a2a.token(), environment)?;
+    let tls = boot::read_tls("a2a", a2a.tls(), api::a2a::PROTOCOLS)?;
     let failed = |source| BootError::A2a {
         address: a2a.listen,
+        holder: boot::holder_of(a2a.listen, &source),
         source,
     };
     let listener = TcpListener::bind(a2a.listen).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     let public_url = match &a2a.public_url {
         Some(url) => url.as_str().to_owned(),
+        None if tls.is_some() => format!("https://{address}"),
         None => format!("http://{address}"),
     };
     let access = Access {
-        token: token.map(|token| {
-            let check: api::a2a::TokenCheck = Arc::new(move |presented| token.matches(presented));
-            check
-        }),
+        token: token.map(|token| TokenCheck::new(move |given| token.matches(given))),
+        tls,
         hosts: a2a
             .public_url
             .iter()

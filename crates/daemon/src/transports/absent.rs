@@ -31,17 +31,13 @@ pub struct Transports(Infallible);
 /// None.
 pub async fn serve(
     config: &Config,
+    _: &Environment,
     _: Site,
     _: &Runtime,
     _: &Pal,
-    (_, environment): (&Registry, &Environment),
+    _: &Registry,
 ) -> Result<Option<Transports>, BootError> {
-    if !config.ipc.listen.is_empty() {
-        tracing::warn!(
-            "`ipc.listen` is set, but this build has no feature `ipc`: nothing listens there"
-        );
-    }
-    super::say_a2a_is_absent(config, environment);
+    super::warn_of_absent_features(config);
     Ok(None)
 }
 

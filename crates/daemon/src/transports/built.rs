@@ -12,8 +12,8 @@ use tokio::sync::mpsc;
 use wal::OsStorage;
 
 use super::Asked;
-#[cfg(feature = "a2a")]
-use super::a2a;
+#[cfg(any(feature = "ipc", feature = "grpc"))]
+use crate::boot;
 use crate::boot::{BootError, DataDir, OpenedLog, unix_ms};
 use crate::cli;
 use crate::config::{Config, Environment};
@@ -54,6 +54,8 @@ pub struct Transports {
     asked: mpsc::Receiver<NodeRequest>,
     #[cfg(feature = "ipc")]
     ipc: Vec<api::ipc::Server>,
+    #[cfg(feature = "grpc")]
+    grpc: Vec<api::grpc::Server>,
     #[cfg(feature = "a2a")]
     a2a: Option<api::a2a::Server>,
 }
@@ -65,13 +67,12 @@ pub struct Transports {
 /// If an address cannot be had.
 pub async fn serve(
     config: &Config,
+    environment: &Environment,
     site: Site,
     runtime: &Runtime,
     pal: &Pal,
-    (registry, environment): (&Registry, &Environment),
+    registry: &Registry,
 ) -> Result<Option<Transports>, BootError> {
-    #[cfg(not(feature = "a2a"))]
-    super::say_a2a_is_absent(config, environment);
     let (node, asked) = NodeControl::new();
     let service = Service::new(api::service::Options {
         jobs: runtime.jobs().clone(),
@@ -89,11 +90,16 @@ pub async fn serve(
         },
         instruments: Instruments::new(registry),
     });
+    super::warn_of_absent_features(config);
+    #[cfg(not(feature = "_tls"))]
+    let _ = environment;
     Ok(Some(Transports {
         #[cfg(feature = "ipc")]
         ipc: ipc(config, &service).await?,
+        #[cfg(feature = "grpc")]
+        grpc: grpc(config, environment, &service).await?,
         #[cfg(feature = "a2a")]
-        a2a: a2a::serve(config, environment, &service)?,
+        a2a: super::a2a::serve(config, environment, &service)?,
         service,
         asked,
     }))
@@ -106,12 +112,7 @@ async fn ipc(config: &Config, service: &Service) -> Result<Vec<api::ipc::Server>
         return Ok(servers);
     }
     let access = api::ipc::Access {
-        uids: config
-            .ipc
-            .allowed_uids
-            .iter()
-            .filter_map(|&uid| u32::try_from(uid).ok())
-            .collect(),
+        uids: config.ipc.allowed_uids.clone(),
     };
     for address in ipc_addresses(config) {
         let bound = api::ipc::bind(&address).await?;
@@ -121,12 +122,55 @@ async fn ipc(config: &Config, service: &Service) -> Result<Vec<api::ipc::Server>
     Ok(servers)
 }
 
+#[cfg(feature = "grpc")]
+async fn grpc(
+    config: &Config,
+    environment: &Environment,
+    service: &Service,
+) -> Result<Vec<api::grpc::Server>, BootError> {
+    use api::grpc::{Access, Address, BindError, KeepAlive, TokenCheck};
+
+    let config = &config.grpc;
+    let mut servers = Vec::new();
+    if config.listen.is_empty() {
+        return Ok(servers);
+    }
+    let token = boot::read_token("grpc", config.token(), environment)?;
+    let tls = boot::read_tls("grpc", config.tls(), api::grpc::PROTOCOLS)?;
+    let access = Access {
+        uids: config.allowed_uids.clone(),
+        token: token.map(|token| TokenCheck::new(move |given| token.matches(given))),
+        tls,
+        keep_alive: KeepAlive {
+            interval: config.keepalive_interval.into(),
+            timeout: config.keepalive_timeout.into(),
+        },
+    };
+    for address in &config.listen {
+        let Ok(address) = address.to_string().parse::<Address>() else {
+            continue;
+        };
+        let bound = api::grpc::bind(&address).await;
+        let (bound, address) = bound.map_err(|error| {
+            let holder = match &error {
+                BindError::Tcp { address, source } => boot::holder_of(*address, source),
+                BindError::Local(_) => None,
+            };
+            BootError::Grpc { error, holder }
+        })?;
+        let with_tls = access.tls.is_some() && matches!(address, Address::Tcp(_));
+        tracing::info!(%address, tls = with_tls, "serving grpc");
+        servers.push(api::grpc::serve(bound, access.clone(), service.clone()));
+    }
+    Ok(servers)
+}
+
 /// Where ipc is served.
 #[cfg(feature = "ipc")]
 #[must_use]
 pub fn ipc_addresses(config: &Config) -> Vec<api::ipc::Address> {
     if config.ipc.listen.is_empty() {
-        let socket = crate::boot::absolute(&config.node.data_dir).join("ipc.sock");
+        let socket = boot::absolute(&config.node.data_dir).join("ipc.sock");
         return vec![api::ipc::Address::Unix(socket)];
     }
     let listen = config.ipc.listen.iter();
@@ -182,6 +226,10 @@ impl Transports {
         self.service.advance(Stage::Over);
         #[cfg(feature = "ipc")]
         for server in self.ipc {
+            server.ended().await;
+        }
+        #[cfg(feature = "grpc")]
+        for server in self.grpc {
             server.ended().await;
         }
         #[cfg(feature = "a2a")]

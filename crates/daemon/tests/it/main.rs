@@ -7,9 +7,15 @@
 
 #[cfg(feature = "a2a")]
 mod a2a;
+#[cfg(feature = "ipc")]
+mod client;
 mod commands;
 mod foreground;
+#[cfg(feature = "grpc")]
+mod grpc;
 mod io_error;
+#[cfg(feature = "ipc")]
+mod ipc;
 mod kill;
 mod power;
 mod probes;

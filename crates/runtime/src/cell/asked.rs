@@ -98,7 +98,12 @@ impl Cell {
     }
 
     pub(crate) fn emit(&self, event: pal::EventKind) {
-        let event = event.bounded();
+        // An artifact is kept as it is: the activity log cuts what is too large for it, and whoever asks for the artifact
+        // gets it from here.
+        let event = match event {
+            pal::EventKind::Artifact { .. } => event,
+            other => other.bounded(),
+        };
         let (payload, blob) = self.payloads.plan(Json::of(&event));
         let mut state = self.state.borrow_mut();
         match &event {

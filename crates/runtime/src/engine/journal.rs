@@ -17,7 +17,6 @@ use crate::effect::EffectRunner;
 use crate::entry::{Ending, NodeEntry, Record};
 use crate::ids::JobId;
 use crate::index::FinishedJob;
-use crate::spec::JobState;
 
 impl<R: EffectRunner> Engine<R> {
     /// Moves a job's new entries into the turn's batch.
@@ -300,20 +299,12 @@ impl<R: EffectRunner> Engine<R> {
             ending,
             (first_lsn, last_lsn),
         );
-        let state = match finished.state {
-            JobState::Completed => {
-                self.tally.completed += 1;
-                pal::JobState::Completed
-            }
-            JobState::Cancelled => {
-                self.tally.cancelled += 1;
-                pal::JobState::Cancelled
-            }
-            _ => {
-                self.tally.failed += 1;
-                pal::JobState::Failed
-            }
-        };
+        let (state, _) = ending.shown();
+        match state {
+            pal::JobState::Completed => self.tally.completed += 1,
+            pal::JobState::Cancelled => self.tally.cancelled += 1,
+            pal::JobState::Failed => self.tally.failed += 1,
+        }
         self.instruments.finished(finished.state);
         let duration_us = finished_ms
             .saturating_sub(finished.submitted_ms)

@@ -237,7 +237,7 @@ impl<R: EffectRunner> Engine<R> {
         };
         let (ending, blob) = ending_of(&self.payloads, &job.phase, result);
         job.phase = Phase::Ended {
-            state: state_after(&ending),
+            state: ending.shown().0.into(),
         };
         job.effects.clear();
         let finished_ms = now_ms.max(job.cell.now_ms());
@@ -313,14 +313,6 @@ fn reception(job: &Job, entry: &Entry) -> Reception {
             None => Reception::Welcome,
         },
         _ => Reception::Welcome,
-    }
-}
-
-fn state_after(ending: &Ending) -> JobState {
-    match ending {
-        Ending::Completed { .. } => JobState::Completed,
-        Ending::Failed { .. } => JobState::Failed,
-        Ending::Cancelled { .. } => JobState::Cancelled,
     }
 }
 

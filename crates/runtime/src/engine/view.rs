@@ -96,8 +96,8 @@ impl<R: EffectRunner> Engine<R> {
             .index
             .iter()
             .rev()
+            .filter(|job| job.matches(filter))
             .map(crate::index::FinishedJob::view)
-            .filter(|view| filter.matches(view))
             .peekable();
         let mut jobs = Vec::new();
         let mut more = false;

@@ -9,6 +9,7 @@ mod codec;
 mod crash;
 mod effects;
 mod evolution;
+mod history;
 mod index;
 mod intake;
 mod programs;

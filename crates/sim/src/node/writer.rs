@@ -57,20 +57,31 @@ impl Node {
             Ok(0) => Worked::Nothing,
             Ok(count) => Worked::Wrote(count),
             Err(AppendError::NoSpace(reason)) => {
+                // The room may be needed for blobs.
+                match life.log.discard_kept() {
+                    Ok(true) => return self.work(most),
+                    Ok(false) => {}
+                    Err(AppendError::Failed(failure)) => return self.fail(failure),
+                    Err(error) => panic!("{error}"),
+                }
+                let life = self.life();
                 if life.writing == Writing::GoingOn {
                     life.writing = Writing::Stalled;
                     life.to_report.push_back(WriterEvent::Stalled { reason });
                 }
                 Worked::Stalled
             }
-            Err(AppendError::Failed(failure)) => {
-                life.writing = Writing::Ended;
-                life.failure = Some(failure.clone());
-                life.to_report.push_back(WriterEvent::Failed(failure));
-                Worked::Failed
-            }
+            Err(AppendError::Failed(failure)) => self.fail(failure),
             Err(error) => panic!("{error}"),
         }
+    }
+
+    fn fail(&mut self, failure: wal::Failure) -> Worked {
+        let life = self.life();
+        life.writing = Writing::Ended;
+        life.failure = Some(failure.clone());
+        life.to_report.push_back(WriterEvent::Failed(failure));
+        Worked::Failed
     }
 
     fn reserve(&mut self) -> Result<(), AppendError> {
@@ -130,7 +141,10 @@ impl Node {
         let records = batches.iter().flat_map(|batch| batch.iter());
         self.history
             .try_frame(records.map(<[u8]>::to_vec).collect());
-        let first = match life.log.append(&batches) {
+        let reused = life.log.stats().reused_segments;
+        let appended = life.log.append(&batches);
+        self.history.reused += life.log.stats().reused_segments - reused;
+        let first = match appended {
             Ok(lsns) => lsns.start,
             Err(error) => {
                 if !matches!(error, AppendError::Failed(_)) {

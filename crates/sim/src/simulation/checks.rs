@@ -210,12 +210,8 @@ impl Run {
         for _ in 0..4 {
             let path = *self.random.pick(&segments);
             let bytes = sound.read_file(path).unwrap();
-            // The last byte of a frame is never zero, and after a recovery only zeros follow the last frame.
-            let length = bytes
-                .iter()
-                .rposition(|byte| *byte != 0)
-                .map_or(0, |last| last + 1);
-            let bit = self.random.below(8 * length as u64);
+            let length = wal::sim::used_bytes(&bytes);
+            let bit = self.random.below(8 * length);
             let disk = sound.fork();
             disk.flip_bit(path, bit);
             match open(&disk) {

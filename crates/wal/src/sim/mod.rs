@@ -25,6 +25,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::format::{SEGMENT_HEADER_BYTES, SegmentHeader};
+use crate::frame::Layout;
 use crate::storage::{Access, Lock, LockGuard, Storage, StorageFile};
 use disk::Disk;
 
@@ -205,6 +207,24 @@ impl MemStorage {
         // A panic in one test thread says nothing about the disk.
         self.disk.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Where the last frame ends of a segment that has these bytes, as far as its headers are sound; 0 if its own is not. For who
+/// wants to change a byte that counts: what is behind may be of an earlier life.
+#[must_use]
+pub fn used_bytes(segment: &[u8]) -> u64 {
+    let header = segment
+        .first_chunk()
+        .and_then(|bytes| SegmentHeader::decode(bytes).ok());
+    let Some(header) = header else { return 0 };
+    let layout = Layout::of(&header);
+    let mut end = SEGMENT_HEADER_BYTES as u64;
+    while let Some(bytes) = segment.get(end as usize..)
+        && let Some(frame) = layout.decode(bytes, end)
+    {
+        end += frame.frame_bytes as u64;
+    }
+    end
 }
 
 impl Storage for MemStorage {

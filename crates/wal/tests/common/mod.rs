@@ -8,6 +8,7 @@
 use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use wal::sim::MemStorage;
 use wal::{Batch, Damage, Log, Lsn, OpenError, Options, Recovered, SyncPolicy};
@@ -103,13 +104,75 @@ pub fn segments(disk: &MemStorage) -> Vec<PathBuf> {
     disk.files().into_iter().filter(is_segment).collect()
 }
 
-/// Just past the last byte of a file that is not zero.
+/// Where the last frame of a segment ends, as the headers say whose checksums hold.
 pub fn used_bytes(disk: &MemStorage, path: &PathBuf) -> u64 {
     let bytes = disk.read_file(path).expect("the file is there");
-    bytes
-        .iter()
-        .rposition(|&byte| byte != 0)
-        .map_or(0, |last| last as u64 + 1)
+    let u32_at = |at: usize| u32::from_le_bytes(*bytes[at..].first_chunk().expect("4 bytes"));
+    let seed = crc32c::crc32c_append(crc32c::crc32c(&bytes[16..32]), &bytes[12..16]);
+    let mut at = 64;
+    while at + 48 <= bytes.len()
+        && crc32c::crc32c_append(seed, &bytes[at + 4..at + 40]) == u32_at(at)
+    {
+        at = frame_end(at, u32_at(at + 4) as usize);
+    }
+    at as u64
+}
+
+/// Where a frame ends: a tag of 4 bytes at the end of each sector, at least one byte of padding, ends at multiples of 8, and at
+/// the end of a sector if less than 48 bytes would be left before the tag.
+fn frame_end(at: usize, payload_bytes: usize) -> usize {
+    let mut end = at + 40;
+    for _ in 0..=payload_bytes {
+        if end % 512 == 508 {
+            end += 4;
+        }
+        end += 1;
+    }
+    end = end.next_multiple_of(8);
+    if end % 512 > 508 - 48 {
+        end.next_multiple_of(512)
+    } else {
+        end
+    }
+}
+
+/// A log whose only segment lies in the room of released ones, which was full of what is hardest to tell from frames: noise,
+/// `0xa5`, and copies of the segments before, frames and tags and all. It has one record, which is returned.
+pub fn reused(disk: &MemStorage, options: Options) -> (Log, Vec<u8>) {
+    let part = options.segment_bytes as usize / 10;
+    let mut log = try_open(disk, options).expect("a new log").log;
+    let limit = log.payload_limit().min(part);
+    for turn in 0usize.. {
+        let before = log.stats().reused_segments;
+        let active = segments(disk).pop().expect("a segment");
+        let copy = disk.read_file(&active).expect("the segment");
+        let size = limit - 3 - turn * 37 % (limit / 2);
+        let filler: Vec<u8> = match turn % 3 {
+            0 => copy.into_iter().skip(turn * 8 % 2048).take(size).collect(),
+            1 => (0..size)
+                .map(|n| ((n * n) >> 3) as u8 ^ turn as u8)
+                .collect(),
+            _ => vec![0xa5; size],
+        };
+        append(&mut log, &[&filler]);
+        log.release(log.next_lsn(), Duration::ZERO)
+            .expect("a release");
+        log.reserve().expect("a spare");
+        if before >= 3 && log.stats().reused_segments > before {
+            assert_eq!(segments(disk).len(), 1, "only the last is left");
+            return (log, filler);
+        }
+    }
+    unreachable!("a log that is appended to comes to its next segment")
+}
+
+/// A new log, or one in the room of released segments, with the only record it has.
+pub fn fresh_or_reused(disk: &MemStorage, options: Options, is_reused: bool) -> (Log, Records) {
+    if is_reused {
+        let (log, record) = reused(disk, options);
+        return (log, vec![record]);
+    }
+    (try_open(disk, options).expect("a new log").log, Vec::new())
 }
 
 /// A number from the environment, so that the same tests can run longer.

@@ -5,15 +5,18 @@ use std::hint::black_box;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
 
 use wal::{
-    Batch, BlobStore, Log, Options, OsStorage, Storage, Submission, SyncPolicy, Writer, WriterEvent,
+    Batch, BlobStore, Log, Lsn, Options, OsStorage, Storage, Submission, SyncPolicy, Writer, WriterEvent,
 };
 
 use super::{Appender, Candidate, Durability};
 
 /// Without syncs one segment takes all: the log would make each full one durable before the next.
 const UNSYNCED_SEGMENT_BYTES: u64 = 2 << 30;
+/// How many appends there are between two requests to a [`Writer`] to release what is full.
+const RELEASE_EVERY: u64 = 1024;
 /// At most so many submissions wait. No more than there are appenders ever do.
 const QUEUE_FRAMES: usize = 1024;
 
@@ -38,6 +41,7 @@ impl Candidate for DirectLog {
         Some(vec![Box::new(DirectAppender {
             log: open_log(dir, durability),
             batch: Batch::new(),
+            releases: durability == Durability::Synced,
         })])
     }
 
@@ -84,6 +88,8 @@ impl Candidate for DirectLog {
 struct DirectAppender {
     log: Log,
     batch: Batch,
+    /// Whether segments are released as soon as they are full, to be used again.
+    releases: bool,
 }
 
 impl Appender for DirectAppender {
@@ -93,6 +99,9 @@ impl Appender for DirectAppender {
             self.batch.push(record);
         }
         self.log.append(&[&self.batch]).expect("an append");
+        if self.releases && self.log.stats().segments > 1 {
+            release(&mut self.log);
+        }
     }
 }
 
@@ -121,6 +130,7 @@ impl Candidate for ThroughWriter {
                 // The appender is gone only when the measurement is over.
                 let _ = senders[token as usize].send(batch);
             }
+            WriterEvent::Released(_) => {}
             other => panic!("{other:?}"),
         };
         let writer = Arc::new(Writer::start(log, Arc::new(blobs), QUEUE_FRAMES, on_event));
@@ -130,6 +140,8 @@ impl Candidate for ThroughWriter {
                 token: token as u64,
                 durable,
                 batch: Batch::new(),
+                appends: 0,
+                releases: durability == Durability::Synced && token == 0,
             }) as Box<dyn Appender>
         });
         Some(appenders.collect())
@@ -147,6 +159,9 @@ struct WriterAppender {
     /// The batch comes back, empty, when it is durable.
     durable: Receiver<Batch>,
     batch: Batch,
+    appends: u64,
+    /// Whether this is the one that has segments released when they are full.
+    releases: bool,
 }
 
 impl Appender for WriterAppender {
@@ -164,10 +179,17 @@ impl Appender for WriterAppender {
             .write(submission)
             .expect("the writer is at work");
         self.batch = self.durable.recv().expect("the writer is at work");
+        self.appends += 1;
+        if self.releases && self.appends.is_multiple_of(RELEASE_EVERY) {
+            self.writer.release(Lsn(u64::MAX), Duration::ZERO);
+        }
     }
 }
 
 fn open_log(dir: &Path, durability: Durability) -> Log {
+    if durability == Durability::Synced {
+        come_round(dir);
+    }
     let storage = Arc::new(OsStorage::new());
     let default = Options::new(dir);
     let options = match durability {
@@ -180,4 +202,28 @@ fn open_log(dir: &Path, durability: Durability) -> Log {
     };
     let (log, _) = Log::open(options, storage, wal::ignore).expect("a new log");
     log
+}
+
+/// Leaves a log in the steady state: old segments were released as new ones were begun, and are their room.
+fn come_round(dir: &Path) {
+    let options = Options {
+        sync: SyncPolicy::Never,
+        ..Options::new(dir)
+    };
+    let (mut log, _) =
+        Log::open(options, Arc::new(OsStorage::new()), wal::ignore).expect("a new log");
+    let mut filler = Batch::new();
+    filler.push(&vec![0x5a; 1 << 20]);
+    while log.stats().reused_segments < 3 {
+        log.append(&[&filler]).expect("an append");
+        release(&mut log);
+    }
+    log.close().expect("a close");
+}
+
+/// Lets go of all that is full, and prepares the next segment.
+fn release(log: &mut Log) {
+    log.release(log.next_lsn(), Duration::ZERO)
+        .expect("a release");
+    log.reserve().expect("no failure");
 }

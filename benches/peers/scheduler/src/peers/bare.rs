@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 
-use crate::peer::{Peer, SharedFlag, park_on_waker, yield_by_waking};
+use crate::peer::Executor;
 
 type Queue = RefCell<VecDeque<Rc<dyn Runnable>>>;
 
@@ -116,9 +116,7 @@ impl Bare {
     }
 }
 
-impl Peer for Bare {
-    type Event = SharedFlag;
-
+impl Executor for Bare {
     fn run<F>(main: impl FnOnce(Self) -> F + 'static) -> F::Output
     where
         F: Future + 'static,
@@ -147,25 +145,5 @@ impl Peer for Bare {
 
     fn detach(&self, future: impl Future<Output = ()> + 'static) {
         self.start(future);
-    }
-
-    fn yield_now(&self) -> impl Future<Output = ()> {
-        yield_by_waking()
-    }
-
-    fn event(&self) -> SharedFlag {
-        SharedFlag::default()
-    }
-
-    fn notify(&self, event: &SharedFlag) {
-        event.notify();
-    }
-
-    fn wait(&self, event: &SharedFlag) -> impl Future<Output = ()> {
-        event.wait()
-    }
-
-    fn park(&self) -> impl Future<Output = ()> + 'static {
-        park_on_waker()
     }
 }

@@ -3,15 +3,13 @@
 use futures_executor::{LocalPool, LocalSpawner};
 use futures_util::task::LocalSpawnExt;
 
-use crate::peer::{Peer, SharedFlag, park_on_waker, yield_by_waking};
+use crate::peer::Executor;
 
 /// The way to the pool.
 #[derive(Clone)]
 pub(crate) struct Futures(LocalSpawner);
 
-impl Peer for Futures {
-    type Event = SharedFlag;
-
+impl Executor for Futures {
     fn run<F>(main: impl FnOnce(Self) -> F + 'static) -> F::Output
     where
         F: Future + 'static,
@@ -35,25 +33,5 @@ impl Peer for Futures {
 
     fn detach(&self, future: impl Future<Output = ()> + 'static) {
         self.0.spawn_local(future).expect("a pool that is there");
-    }
-
-    fn yield_now(&self) -> impl Future<Output = ()> {
-        yield_by_waking()
-    }
-
-    fn event(&self) -> SharedFlag {
-        SharedFlag::default()
-    }
-
-    fn notify(&self, event: &SharedFlag) {
-        event.notify();
-    }
-
-    fn wait(&self, event: &SharedFlag) -> impl Future<Output = ()> {
-        event.wait()
-    }
-
-    fn park(&self) -> impl Future<Output = ()> + 'static {
-        park_on_waker()
     }
 }

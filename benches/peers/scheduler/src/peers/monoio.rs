@@ -2,15 +2,13 @@
 
 use monoio::{FusionDriver, RuntimeBuilder};
 
-use crate::peer::{Peer, SharedFlag, park_on_waker, yield_by_waking};
+use crate::peer::Executor;
 
 /// `monoio::spawn`.
 #[derive(Clone)]
 pub(crate) struct Monoio;
 
-impl Peer for Monoio {
-    type Event = SharedFlag;
-
+impl Executor for Monoio {
     fn run<F>(main: impl FnOnce(Self) -> F + 'static) -> F::Output
     where
         F: Future + 'static,
@@ -31,25 +29,5 @@ impl Peer for Monoio {
 
     fn detach(&self, future: impl Future<Output = ()> + 'static) {
         drop(monoio::spawn(future));
-    }
-
-    fn yield_now(&self) -> impl Future<Output = ()> {
-        yield_by_waking()
-    }
-
-    fn event(&self) -> SharedFlag {
-        SharedFlag::default()
-    }
-
-    fn notify(&self, event: &SharedFlag) {
-        event.notify();
-    }
-
-    fn wait(&self, event: &SharedFlag) -> impl Future<Output = ()> {
-        event.wait()
-    }
-
-    fn park(&self) -> impl Future<Output = ()> + 'static {
-        park_on_waker()
     }
 }

@@ -4,15 +4,13 @@ use std::rc::Rc;
 
 use async_executor::LocalExecutor;
 
-use crate::peer::{Peer, SharedFlag, park_on_waker, yield_by_waking};
+use crate::peer::Executor;
 
 /// The way to the executor.
 #[derive(Clone)]
 pub(crate) struct Smol(Rc<LocalExecutor<'static>>);
 
-impl Peer for Smol {
-    type Event = SharedFlag;
-
+impl Executor for Smol {
     fn run<F>(main: impl FnOnce(Self) -> F + 'static) -> F::Output
     where
         F: Future + 'static,
@@ -33,25 +31,5 @@ impl Peer for Smol {
 
     fn detach(&self, future: impl Future<Output = ()> + 'static) {
         self.0.spawn(future).detach();
-    }
-
-    fn yield_now(&self) -> impl Future<Output = ()> {
-        yield_by_waking()
-    }
-
-    fn event(&self) -> SharedFlag {
-        SharedFlag::default()
-    }
-
-    fn notify(&self, event: &SharedFlag) {
-        event.notify();
-    }
-
-    fn wait(&self, event: &SharedFlag) -> impl Future<Output = ()> {
-        event.wait()
-    }
-
-    fn park(&self) -> impl Future<Output = ()> + 'static {
-        park_on_waker()
     }
 }

@@ -2,6 +2,8 @@
 
 mod daemon;
 mod http;
+#[cfg(feature = "ipc")]
+mod ipc;
 mod lines;
 mod log;
 mod node;
@@ -17,6 +19,8 @@ pub(crate) use daemon::{Daemon, Ended, end_of};
 #[cfg(feature = "a2a")]
 pub(crate) use http::exchange;
 pub(crate) use http::{Answer, get, request};
+#[cfg(feature = "ipc")]
+pub(crate) use ipc::{Ipc, Message, parse};
 pub(crate) use lines::Lines;
 pub(crate) use log::{Effect, Effects, Entry, Journal};
 pub(crate) use node::{Node, Place};
