@@ -19,6 +19,8 @@ use tokio::sync::watch;
 use crate::command::{self, PROCESS_RUN};
 use crate::error::Error;
 use crate::file::{self, FILE_READ};
+#[cfg(feature = "a2a")]
+use crate::remote::{self, A2A_FOLLOW, A2A_SEND};
 use crate::snapshot::{Snapshot, SnapshotLimits};
 use crate::supervisor::ResourceLimits;
 use crate::workspace::Workspaces;
@@ -55,6 +57,9 @@ pub struct Options {
     pub resource_limits: ResourceLimits,
     /// How large a workspace may be for commands of class `workspace`.
     pub snapshot_limits: SnapshotLimits,
+    /// The agents that work can be handed to.
+    #[cfg(feature = "a2a")]
+    pub agents: crate::remote::Agents,
 }
 
 impl Options {
@@ -88,6 +93,8 @@ impl Options {
                 .into(),
             resource_limits: ResourceLimits::default(),
             snapshot_limits: SnapshotLimits::default(),
+            #[cfg(feature = "a2a")]
+            agents: crate::remote::Agents::default(),
         }
     }
 }
@@ -203,6 +210,24 @@ impl ToolBox {
     }
 }
 
+/// The kinds of effects that this build carries out.
+const KINDS: &[&str] = &[
+    PROCESS_RUN,
+    FILE_READ,
+    #[cfg(feature = "a2a")]
+    A2A_SEND,
+    #[cfg(feature = "a2a")]
+    A2A_FOLLOW,
+];
+
+/// Waits until an end is asked for, and gives the reason.
+pub(crate) async fn cancelled(cancel: &mut watch::Receiver<Option<CancelReason>>) -> CancelReason {
+    match cancel.wait_for(Option::is_some).await.map(|reason| *reason) {
+        Ok(Some(reason)) => reason,
+        _ => std::future::pending().await,
+    }
+}
+
 /// Gives a call to its handler.
 async fn perform(
     shared: &Shared,
@@ -216,11 +241,24 @@ async fn perform(
             Ok((result, bytes)) => return (Ok(result), vec![bytes]),
             Err(error) => Err(error),
         },
+        #[cfg(feature = "a2a")]
+        A2A_SEND => match remote::send(shared, call, cancel).await {
+            Ok((result, attachments)) => return (Ok(result), attachments),
+            Err(error) => Err(error),
+        },
+        #[cfg(feature = "a2a")]
+        A2A_FOLLOW => match remote::follow(shared, call, progress, cancel).await {
+            Ok((result, attachments)) => return (Ok(result), attachments),
+            Err(error) => Err(error),
+        },
         #[cfg(test)]
         "test.panic" => panic!("as asked"),
         kind => Err(EffectError::permanent(
             "unknown_effect",
-            format!("there is no effect `{kind}`; there are `{PROCESS_RUN}` and `{FILE_READ}`"),
+            format!(
+                "there is no effect `{kind}` in this build; there are {}",
+                KINDS.join(", ")
+            ),
         )),
     };
     (result, Attachments::new())

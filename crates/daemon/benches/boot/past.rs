@@ -50,8 +50,14 @@ impl Past {
         io_runtime.block_on(async {
             let opened = open_log(&config).expect("a new log");
             let pal = Pal::new(16, 64 << 10);
-            let runtime = start_runtime(&config, opened, &pal, &Registry::new())
-                .expect("a runtime for the jobs");
+            let runtime = start_runtime(
+                &config,
+                &options.environment,
+                opened,
+                &pal,
+                &Registry::new(),
+            )
+            .expect("a runtime for the jobs");
             submit_all(runtime.jobs()).await;
             runtime.jobs().shutdown(Shutdown {
                 finish_within: Duration::ZERO,
