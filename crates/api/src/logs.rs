@@ -1,8 +1,8 @@
 //! What the steps of a job printed: of tries that are over from the journal, of those at work as it comes.
 //!
-//! Output as it is printed is not in the log; what a try printed stands there once the try is over. So a follower gets the
-//! tries that are over from the journal, and of the activity log only what was printed since. That a piece is of a try
-//! the journal told of already shows by what follows it: the try's end, with the number of its entry.
+//! Output as it is printed is not in the log; what a try printed stands there once the try is over. So a follower gets
+//! the tries that are over from the journal, and of the activity log only what was printed since. That a piece is of a
+//! try the journal told of already shows by what follows it: the try's end, with the number of its entry.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -52,7 +52,8 @@ pub struct LogStream {
     told: HashMap<String, u64>,
     /// The newest entry that the live stream has shown.
     seen: u64,
-    /// The job is over, and the journal is still to be asked how. The question can be dropped half way, and is asked again.
+    /// The job is over, and the journal is still to be asked how. The question can be dropped half way, and is asked
+    /// again.
     is_finishing: bool,
     ended: bool,
 }

@@ -8,11 +8,11 @@
 //! also all there is to leak, and it goes with the reader.
 //!
 //! One mutex is enough. Measured on two shared cores with `cargo bench -p pal`: a publish takes 100 ns,
-//! a third of it spent making the event's strings; the same with 1,000 stalled readers, 0.15 µs with
-//! 1,000 that wait for other jobs (1.6 µs before the table was in order of jobs); and 0.6 µs (median; 0.8 to 1.1 µs mean) when two or four threads do
-//! nothing but publish. Looking past a full ring of 4,096 events of others takes a reader 4 µs. Each step
-//! of a job waits for a disk at least once and publishes a handful of events: thousands of times longer
-//! than all of that.
+//! a third of it spent making the event's strings; the same with 1,000 stalled readers, 150 ns with 1,000
+//! that wait for other jobs (1.6 µs when it looked at each); and 0.6 µs (median; 0.8 to 1.1 µs mean) when
+//! two or four threads do nothing but publish. Looking past a full ring of 4,096 events of others takes a
+//! reader 4 µs. Each step of a job waits for a disk at least once and publishes a handful of events:
+//! thousands of times longer than all of that.
 
 use std::collections::BTreeMap;
 use std::fmt;

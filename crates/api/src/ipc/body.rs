@@ -18,14 +18,15 @@ use crate::watch::{EventStream, Item};
 /// How long a client may take to send a request's body.
 const BODY_MAX: Duration = Duration::from_secs(30);
 
-/// How often something is sent on a stream on which nothing happens, so that either side notices when the other is gone.
+/// How often something is sent on a stream on which nothing happens, so that either side notices when the other is
+/// gone.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// How many pieces of a stream wait for a client.
 const PIECES_WAITING: usize = 16;
 
-/// A piece takes in what is ready until it is as long as this, in bytes: what comes in a burst costs one write, and not one
-/// for each event.
+/// A piece takes in what is ready until it is as long as this, in bytes: what comes in a burst costs one write, and not
+/// one for each event.
 const PIECE_FULL_BYTES: usize = 8 * 1024;
 
 /// How many bytes most events have, or fewer.

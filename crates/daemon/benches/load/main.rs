@@ -5,16 +5,18 @@
 //! ```
 //!
 //! The daemon is the binary, in a process of its own, a new one for each transport. Streams are open before the first
-//! submission, and are read all the while; each watches a job that waits, but one in a hundred watches everything, and comes
-//! back after its last event when it was too slow. Submitters keep their connections, and each attempts its share of the
-//! rate by the clock: an answer that is late makes the attempt after it late, and the rate that was reached is told. Every
-//! job is a plan of one step that says something. At the end of the time the daemon is killed, and every job it acknowledged
-//! must be in its log.
+//! submission, and are read all the while; each watches a job that waits, but one in a hundred watches everything, and
+//! comes back after its last event when it was too slow. Submitters keep their connections, and each attempts its share
+//! of the rate by the clock: an answer that is late makes the attempt after it late, and the rate that was reached is
+//! told. With more submitters than there may be requests at once (`api.requests`, 1024) some are refused, which must be
+//! said. Every job is a plan of one step that says something. At the end of the time the daemon is killed, and every
+//! job it acknowledged must be in its log.
 //!
 //! All of it shares one machine: what the clients take is missing to the daemon.
 //!
-//! `LOAD_SECONDS` (default 10), `LOAD_RATE` (default 10000 a second), `LOAD_STREAMS` (default 1000), `LOAD_EVERYTHING` (one in
-//! how many streams watches everything, default 100), `LOAD_CONNECTIONS` (default 128), `LOAD_DIR` for another file system.
+//! `LOAD_SECONDS` (default 10), `LOAD_RATE` (default 10000 a second), `LOAD_STREAMS` (default 1000), `LOAD_EVERYTHING`
+//! (one in how many streams watches everything, default 100), `LOAD_CONNECTIONS` (default `128,2000`: a column for
+//! each), `LOAD_DIR` for another file system.
 #![allow(
     clippy::unwrap_used,
     reason = "a bench that cannot go on has nothing to say"
@@ -38,15 +40,14 @@ const SPEC: (&str, &str) = ("plan", r#"{"steps":[{"id":"say","say":"hello"}]}"#)
 const WAITING: (&str, &str) = ("plan", r#"{"steps":[{"id":"ask","ask":{"prompt":"?"}}]}"#);
 
 fn main() {
-    let number = |name: &str, default: u64| {
-        std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
-    };
+    let text = |name: &str, default: &str| std::env::var(name).unwrap_or(default.to_owned());
+    let number = |name: &str, default: &str| -> u64 { parsed(&text(name, default)) };
     let load = Load {
-        time: Duration::from_secs(number("LOAD_SECONDS", 10)),
-        rate: number("LOAD_RATE", 10_000),
-        streams: number("LOAD_STREAMS", 1_000),
-        everything: number("LOAD_EVERYTHING", 100),
-        connections: number("LOAD_CONNECTIONS", 128),
+        time: Duration::from_secs(number("LOAD_SECONDS", "10")),
+        rate: number("LOAD_RATE", "10000"),
+        streams: number("LOAD_STREAMS", "1000"),
+        everything: number("LOAD_EVERYTHING", "100"),
+        connections: 0,
     };
     let base = std::env::var_os("LOAD_DIR")
         .map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from);
@@ -54,24 +55,35 @@ fn main() {
         .enable_all()
         .build()
         .unwrap();
-    let mut columns = Vec::new();
+    let (mut headings, mut columns) = (Vec::new(), Vec::new());
     for transport in TRANSPORTS {
-        let dir = tempfile::tempdir_in(&base).unwrap();
-        let column = load.run(dir.path(), *transport);
-        columns.push(tokio::task::LocalSet::new().block_on(&executor, column));
+        for connections in text("LOAD_CONNECTIONS", "128,2000").split(',') {
+            let dir = tempfile::tempdir_in(&base).unwrap();
+            let load = Load {
+                connections: parsed(connections),
+                ..load
+            };
+            let column = load.run(dir.path(), *transport);
+            columns.push(tokio::task::LocalSet::new().block_on(&executor, column));
+            headings.push(format!("{}, {connections} connections", transport.name()));
+        }
     }
     println!(
         "| {} streams |{}|",
         load.streams,
-        row(TRANSPORTS.iter().map(|transport| transport.name()))
+        row(headings.iter().map(String::as_str))
     );
-    println!("|---{}|", "|---".repeat(TRANSPORTS.len()));
+    println!("|---{}|", "|---".repeat(columns.len()));
     for (at, (what, _)) in columns[0].iter().enumerate() {
         println!(
             "| {what} |{}|",
             row(columns.iter().map(|column| column[at].1.as_str()))
         );
     }
+}
+
+fn parsed(text: &str) -> u64 {
+    text.parse().expect("a number")
 }
 
 fn row<'a>(cells: impl Iterator<Item = &'a str>) -> String {

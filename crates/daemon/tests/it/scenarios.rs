@@ -1,8 +1,8 @@
 //! The same scenarios through every door of the daemon: each transport, and the command line.
 //!
-//! A scenario is written once, in the words that all have ([`Ask`]). What comes back through a [`Door`] is brought into one
-//! neutral form ([`Answer`], that of ipc) and written down; ids and times are masked. What the first door told is held
-//! against a snapshot, and what the others told against the first: a transport that says something else fails.
+//! A scenario is written once, in the words that all have ([`Ask`]). What comes back through a [`Door`] is brought into
+//! one neutral form ([`Answer`], that of ipc) and written down; ids and times are masked. What the first door told is
+//! held against a snapshot, and what the others told against the first: a transport that says something else fails.
 //!
 //! A new transport is an `impl Door` and a row in [`DOORS`], with the scenarios that it has words for.
 

@@ -133,8 +133,8 @@ pub(super) trait Door {
 /// What is sent as it is: there a null is not the same as nothing.
 const FREE: [&str; 5] = ["input", "output", "data", "default", "payload"];
 
-/// A value without members that say nothing: some transports leave out what is null, false, zero or empty, and others do
-/// not.
+/// A value without members that say nothing: some transports leave out what is null, false, zero or empty, and others
+/// do not.
 pub(super) fn bare(value: Value) -> Value {
     match value {
         Value::Object(members) => members

@@ -50,7 +50,8 @@ impl Iterator for Call {
     }
 }
 
-/// The field that a refusal names as the pointer of ipc: of what is inside of a JSON text the description begins with it.
+/// The field that a refusal names as the pointer of ipc: of what is inside of a JSON text the description begins with
+/// it.
 fn place(field: &str, what: &str) -> (String, String) {
     let pointer = format!("/{}", field.trim_start_matches("spec.").replace('.', "/"));
     let pointer = pointer.trim_end_matches("_json");
