@@ -71,12 +71,14 @@ impl Client {
     }
 
     /// Sends it a line.
+    #[cfg(feature = "ipc")]
     pub(crate) fn tell(&self, line: &str) {
         let mut stdin = self.child.stdin.as_ref().expect("it was piped");
         writeln!(stdin, "{line}").expect("the client reads");
     }
 
     /// All that it says.
+    #[cfg(feature = "ipc")]
     pub(crate) fn lines(&self) -> Lines {
         self.stdout.clone()
     }

@@ -80,6 +80,7 @@ impl Lines {
     }
 
     /// Waits for the line of this number; `None` if the stream ends before it.
+    #[cfg(feature = "ipc")]
     pub(crate) fn line(&self, number: usize) -> Option<String> {
         self.wait(&format!("line {number}"), |read| {
             let line = read.lines.get(number);
