@@ -404,13 +404,15 @@ fn shuttle() -> Done {
 
 fn bench() -> Done {
     let root = root();
-    for (package, bench) in [
-        ("scheduler", "yields"),
-        ("wal", "append"),
-        ("daemon", "boot"),
+    for (package, bench, features) in [
+        ("scheduler", "yields", ""),
+        ("wal", "append", ""),
+        ("daemon", "boot", ""),
+        ("daemon", "load", "ipc,grpc"),
     ] {
         run(Command::new(cargo())
             .args(["bench", "-p", package, "--bench", bench])
+            .args(["--features", features])
             .current_dir(&root))?;
     }
     Ok(())

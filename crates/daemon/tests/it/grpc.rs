@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use crate::support::{Daemon, Lines, Node, PATIENCE, certificate, repository, skip};
 
 /// Python with grpcio; `cargo xtask test` puts it there.
-fn python() -> Result<PathBuf, String> {
+pub(crate) fn python() -> Result<PathBuf, String> {
     let python = repository().join("target/tools/python-grpc/bin/python");
     match python.exists() {
         true => Ok(python),
@@ -21,7 +21,7 @@ fn python() -> Result<PathBuf, String> {
 }
 
 /// Where it listens, as it has said.
-fn address(daemon: &Daemon) -> String {
+pub(crate) fn address(daemon: &Daemon) -> String {
     let (_, line) = daemon
         .stderr
         .wait_for(0, "its address", |line| line.contains("serving grpc"));
@@ -33,7 +33,7 @@ fn address(daemon: &Daemon) -> String {
 }
 
 /// A client at work; killed when it is dropped.
-struct Client {
+pub(crate) struct Client {
     child: Child,
     stdout: Lines,
     stderr: Lines,
@@ -41,7 +41,12 @@ struct Client {
 }
 
 impl Client {
-    fn start(python: &PathBuf, target: &str, options: &[&str], scenario: &[&str]) -> Self {
+    pub(crate) fn start(
+        python: &PathBuf,
+        target: &str,
+        options: &[&str],
+        scenario: &[&str],
+    ) -> Self {
         let script = repository().join("crates/daemon/tests/clients/grpc_client.py");
         let mut child = Command::new(python)
             .arg(script)
@@ -63,6 +68,19 @@ impl Client {
             child,
             read: 0,
         }
+    }
+
+    /// Sends it a line.
+    #[cfg(feature = "ipc")]
+    pub(crate) fn tell(&self, line: &str) {
+        let mut stdin = self.child.stdin.as_ref().expect("it was piped");
+        writeln!(stdin, "{line}").expect("the client reads");
+    }
+
+    /// All that it says.
+    #[cfg(feature = "ipc")]
+    pub(crate) fn lines(&self) -> Lines {
+        self.stdout.clone()
     }
 
     /// The next line it says.
