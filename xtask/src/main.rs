@@ -70,6 +70,11 @@ const TOOLS: &[Tool] = &[
         purpose: "the probes with a client that is not ours",
     },
     Tool {
+        program: "git",
+        package: "git",
+        purpose: "the canvas against git itself",
+    },
+    Tool {
         program: "openssl",
         package: "openssl",
         purpose: "TLS with certificates that are made for the test",
