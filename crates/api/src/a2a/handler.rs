@@ -158,8 +158,11 @@ impl Handler {
             ..
         } = request;
         let given = message.context_id.take().filter(|id| !id.is_empty());
-        // Made from the message's id, so that a message sent twice is in one context.
-        let context = given.unwrap_or_else(|| format!("ctx-{}", message.message_id));
+        let context = given.unwrap_or_else(|| match self.0.agent.is_idempotent {
+            // Made from the message's id, so that a message sent twice is in one context.
+            true => format!("ctx-{}", message.message_id),
+            false => a2a_types::new_context_id(),
+        });
         message.context_id = Some(context.clone());
         let earlier = self.earlier_skill(&context).await?;
         let metadata = Metadata {
@@ -199,10 +202,10 @@ impl Handler {
         message: &Message,
         context: String,
     ) -> Result<JobView, Refusal> {
-        let mut spec = skill
-            .template
-            .job(message)
-            .keyed(format!("a2a:{}", message.message_id));
+        let mut spec = skill.template.job(message);
+        if self.0.agent.is_idempotent {
+            spec = spec.keyed(format!("a2a:{}", message.message_id));
+        }
         spec.labels.extend([
             (LABEL.to_owned(), VERSION.to_owned()),
             (LABEL_CONTEXT.to_owned(), context),
@@ -265,7 +268,7 @@ impl Handler {
             )));
         }
         let story = self.story(&job).await?;
-        let is_known = story.knows(&message.message_id);
+        let is_known = self.0.agent.is_idempotent && story.knows(&message.message_id);
         if !is_known && story.is_over() {
             return Err(unsupported(format!(
                 "task {task_id} is over and takes no more messages; send a new one in its context"
