@@ -3,6 +3,7 @@
 
 #[cfg(feature = "ipc")]
 mod call;
+mod conformance;
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
