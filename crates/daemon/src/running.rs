@@ -133,7 +133,7 @@ pub async fn init(settings: Settings) -> Result<Running, BootError> {
     boot::end_leftovers(&opened);
     phases.over("leftovers");
 
-    let runtime = boot::start_runtime(&config, opened, &pal, &registry)?;
+    let runtime = boot::start_runtime(&config, opened, &site, &pal, &registry)?;
     instruments.watch(runtime.log_stats(), &pal);
     checks.wal.ok();
     phases.over("jobs");

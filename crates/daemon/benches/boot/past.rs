@@ -10,6 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use daemon::boot::{open_log, start_runtime};
+use daemon::transports::Site;
 use daemon::config::{Config, Environment, LoadOptions, SetFlag};
 use metrics::Registry;
 use pal::Pal;
@@ -50,7 +51,8 @@ impl Past {
         io_runtime.block_on(async {
             let opened = open_log(&config).expect("a new log");
             let pal = Pal::new(16, 64 << 10);
-            let runtime = start_runtime(&config, opened, &pal, &Registry::new())
+            let site = Site::of(&config, &opened);
+            let runtime = start_runtime(&config, opened, &site, &pal, &Registry::new())
                 .expect("a runtime for the jobs");
             submit_all(runtime.jobs()).await;
             runtime.jobs().shutdown(Shutdown {

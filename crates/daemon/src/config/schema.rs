@@ -339,6 +339,12 @@ schema! {
         COLD input_modes: Vec<MediaType> = |_| MediaType::list(&["text/plain", "application/json", "application/octet-stream"]);
         /// The media types it gives, where a skill says nothing.
         COLD output_modes: Vec<MediaType> = |_| MediaType::list(&["text/plain", "application/json"]);
+        /// How many push notification configs a task may have. With 0 there are no push notifications.
+        COLD push_configs: usize = |_| 8, in 0 => 1000;
+        /// Hosts that push notifications may go to whatever their address is, also without TLS. To all others they go over
+        /// TLS, and only to addresses of the internet; where all clients are on this machine, since `listen` is its loopback
+        /// and `public_url` names nothing else, to the loopback too.
+        COLD push_hosts: Vec<HostName> = |_| Vec::new();
     }
 
     /// The scheduler, which runs all jobs on one thread.

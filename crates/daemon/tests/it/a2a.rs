@@ -1,6 +1,8 @@
 //! The transport `a2a` against the real binary, by the protocol's official Python client over all three bindings, and by bare
 //! HTTP where what is said must be exact. The agent is that of `examples/a2a.toml`.
 
+mod push;
+
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
@@ -213,7 +215,7 @@ fn the_card_says_what_the_config_says_and_what_is_served() {
     let card: Value = serde_json::from_str(&answer.body).unwrap();
     assert_eq!(card["name"], "Workshop");
     assert_eq!(card["capabilities"]["streaming"], true);
-    assert_eq!(card["capabilities"]["pushNotifications"], false);
+    assert_eq!(card["capabilities"]["pushNotifications"], true);
     let bindings: Vec<&str> = card["supportedInterfaces"]
         .as_array()
         .unwrap()
@@ -382,11 +384,6 @@ fn every_binding_sends_streams_asks_cancels_and_lists() {
                 "TaskNotFoundError"
             );
         }
-        let push = json!({"taskId": task["id"], "url": "http://127.0.0.1:9/x"});
-        assert_eq!(
-            client.error("create_task_push_notification_config", push),
-            "PushNotificationNotSupportedError"
-        );
         let mut image = message(&id("image"), "x");
         image["message"]["parts"] = json!([{"raw": "AQ==", "mediaType": "image/png"}]);
         assert_eq!(client.error("send", image), "ContentTypeNotSupportedError");
