@@ -108,6 +108,25 @@ const PYTHON: &[PythonPackages] = &[
     },
 ];
 
+/// Packages of JavaScript that a test needs, in a directory of their own below `target/tools`.
+struct NodePackages {
+    directory: &'static str,
+    packages: &'static [&'static str],
+    /// What is not tested without them.
+    purpose: &'static str,
+}
+
+const NODE: &[NodePackages] = &[NodePackages {
+    directory: "a2a-js",
+    // The last two are what the first asks for if it is to speak gRPC.
+    packages: &[
+        "@a2a-js/sdk@1.3.0",
+        "@grpc/grpc-js@1.14.7",
+        "@bufbuild/protobuf@2.17.0",
+    ],
+    purpose: "a2a with the protocol's official client for JavaScript",
+}];
+
 fn test(args: &[String]) -> Done {
     let root = root();
     let tools = root.join("target/tools");
@@ -129,6 +148,14 @@ fn test(args: &[String]) -> Done {
             missing.push(format!(
                 "packages of Python for {}: {why}; not tested: {}",
                 wanted.environment, wanted.purpose
+            ));
+        }
+    }
+    for wanted in NODE {
+        if let Err(why) = provide_node(wanted, &tools) {
+            missing.push(format!(
+                "packages of JavaScript for {}: {why}; not tested: {}",
+                wanted.directory, wanted.purpose
             ));
         }
     }
@@ -251,6 +278,34 @@ fn provide_python(wanted: &PythonPackages, tools: &Path) -> Done {
         .arg(&environment))?;
     run(Command::new(environment.join("bin/pip"))
         .args(["install", "--quiet", "--disable-pip-version-check"])
+        .args(wanted.packages))?;
+    fs::write(&list, packages).map_err(|error| error.to_string())
+}
+
+/// Makes sure that a directory has its packages of JavaScript. It is whole when the list of them is beside it.
+fn provide_node(wanted: &NodePackages, tools: &Path) -> Done {
+    let directory = tools.join(wanted.directory);
+    let list = directory.join("packages.txt");
+    let packages = wanted.packages.join("\n");
+    if fs::read_to_string(&list).is_ok_and(|there| there == packages) {
+        return Ok(());
+    }
+    if !is_on_path("node") || !is_on_path("npm") {
+        return Err(
+            "there is no `node`, or no `npm` (Debian packages `nodejs` and `npm`)".to_owned(),
+        );
+    }
+    fs::create_dir_all(&directory).map_err(|error| error.to_string())?;
+    run(Command::new("npm")
+        .args([
+            "install",
+            "--silent",
+            "--no-audit",
+            "--no-fund",
+            "--ignore-scripts",
+        ])
+        .arg("--prefix")
+        .arg(&directory)
         .args(wanted.packages))?;
     fs::write(&list, packages).map_err(|error| error.to_string())
 }

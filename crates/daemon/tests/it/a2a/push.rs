@@ -11,7 +11,8 @@ use std::sync::{Arc, Mutex};
 use serde_json::{Value, json};
 
 use super::{
-    Client, address, answer, history, message, post, python, said, shown, start, state, up,
+    Client, Sdk, address, answer, history, javascript, message, post, python, said, shown, start,
+    state, up,
 };
 use crate::support::{Daemon, Lines, Node, PATIENCE, exchange, skip};
 
@@ -538,16 +539,26 @@ fn without_room_for_configs_there_are_no_push_notifications() {
 }
 
 #[test]
-fn the_official_client_sets_and_deletes_configs_over_every_binding() {
-    let Some(python) = python("the_official_client_sets_and_deletes_configs_over_every_binding")
-    else {
-        return;
-    };
+fn the_client_for_python_sets_and_deletes_configs_over_every_binding() {
+    if let Some(sdk) = python("the_client_for_python_sets_and_deletes_configs_over_every_binding") {
+        sets_and_deletes_configs(&sdk);
+    }
+}
+
+#[test]
+fn the_client_for_javascript_sets_and_deletes_configs_over_every_binding() {
+    let test = "the_client_for_javascript_sets_and_deletes_configs_over_every_binding";
+    if let Some(sdk) = javascript(test) {
+        sets_and_deletes_configs(&sdk);
+    }
+}
+
+fn sets_and_deletes_configs(sdk: &Sdk) {
     let (_node, daemon) = up();
     let address = address(&daemon);
     for binding in super::BINDINGS {
         let receiver = Receiver::new([]);
-        let mut client = Client::new(&python, &address, binding);
+        let mut client = Client::new(sdk, &address, binding);
         let mut asked = message(&format!("paint-{binding}"), "paint it");
         asked["configuration"] = json!({"taskPushNotificationConfig": {
             "id": "sent",
@@ -568,19 +579,26 @@ fn the_official_client_sets_and_deletes_configs_over_every_binding() {
         assert_eq!(found["url"], receiver.url());
         let all = json!({"taskId": task["id"]});
         let listed = client.ok("list_task_push_notification_configs", all.clone());
-        assert_eq!(listed["configs"].as_array().unwrap().len(), 2, "{listed}");
+        assert_eq!(
+            listed["configs"].as_array().expect("it is a list").len(),
+            2,
+            "{listed}"
+        );
         client.ok("delete_task_push_notification_config", one.clone());
         client.ok("delete_task_push_notification_config", one.clone());
         let gone = client.error("get_task_push_notification_config", one);
         assert_eq!(gone, "TaskNotFoundError");
         let bad = json!({"taskId": task["id"], "url": "http://10.0.0.1/x"});
-        let refused = client.error("create_task_push_notification_config", bad);
-        assert_eq!(refused, "InvalidParamsError");
+        client.malformed(
+            "create_task_push_notification_config",
+            bad,
+            "InvalidParamsError",
+        );
 
         client.ok("send", answer(&format!("a1-{binding}"), "blue", &task));
         let done = client.ok("send", answer(&format!("a2-{binding}"), "yes", &task));
         assert_eq!(
-            history(&done["task"]).last().unwrap(),
+            history(&done["task"]).last().expect("there is one"),
             "agent: The wall is blue."
         );
         let rest = receiver.until("COMPLETED The wall is blue.");
