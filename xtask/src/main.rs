@@ -70,6 +70,11 @@ const TOOLS: &[Tool] = &[
         purpose: "the probes with a client that is not ours",
     },
     Tool {
+        program: "git",
+        package: "git",
+        purpose: "the canvas against git itself",
+    },
+    Tool {
         program: "openssl",
         package: "openssl",
         purpose: "TLS with certificates that are made for the test",
@@ -459,13 +464,15 @@ fn shuttle() -> Done {
 
 fn bench() -> Done {
     let root = root();
-    for (package, bench) in [
-        ("scheduler", "yields"),
-        ("wal", "append"),
-        ("daemon", "boot"),
+    for (package, bench, features) in [
+        ("scheduler", "yields", ""),
+        ("wal", "append", ""),
+        ("daemon", "boot", ""),
+        ("daemon", "load", "ipc,grpc"),
     ] {
         run(Command::new(cargo())
             .args(["bench", "-p", package, "--bench", bench])
+            .args(["--features", features])
             .current_dir(&root))?;
     }
     Ok(())

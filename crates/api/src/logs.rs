@@ -1,8 +1,8 @@
 //! What the steps of a job printed: of tries that are over from the journal, of those at work as it comes.
 //!
-//! Output as it is printed is not in the log; what a try printed stands there once the try is over. So a follower gets the
-//! tries that are over from the journal, and of the activity log only what was printed since. That a piece is of a try
-//! the journal told of already shows by what follows it: the try's end, with the number of its entry.
+//! Output as it is printed is not in the log; what a try printed stands there once the try is over. So a follower gets
+//! the tries that are over from the journal, and of the activity log only what was printed since. That a piece is of a
+//! try the journal told of already shows by what follows it: the try's end, with the number of its entry.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -52,6 +52,9 @@ pub struct LogStream {
     told: HashMap<String, u64>,
     /// The newest entry that the live stream has shown.
     seen: u64,
+    /// The job is over, and the journal is still to be asked how. The question can be dropped half way, and is asked
+    /// again.
+    is_finishing: bool,
     ended: bool,
 }
 
@@ -120,6 +123,7 @@ impl Service {
             job: job.id,
             told,
             seen: 0,
+            is_finishing: false,
             ended: false,
         };
         if is_over {
@@ -156,7 +160,7 @@ fn pieces<'a>(
 }
 
 impl LogStream {
-    /// The next item; `None` after the last one.
+    /// The next item; `None` after the last one. Dropping the future loses nothing.
     ///
     /// # Errors
     ///
@@ -170,11 +174,26 @@ impl LogStream {
             if self.ended {
                 return Ok(None);
             }
-            self.take_live().await?;
+            if self.is_finishing {
+                let asked = self.job_over().await;
+                self.is_finishing = false;
+                match asked {
+                    // It ended as one of the last things of the node, which can no longer be asked about it.
+                    Err(fault) if fault.code == FaultCode::Unavailable => {
+                        self.end(StreamEnd::stopping());
+                    }
+                    told => {
+                        self.ended |= told.is_err();
+                        told?;
+                    }
+                }
+                continue;
+            }
+            self.take_live().await;
         }
     }
 
-    async fn take_live(&mut self) -> Result<(), Fault> {
+    async fn take_live(&mut self) {
         match self.live.next().await {
             Delivery::Event(event) => {
                 self.seen = event.lsn.unwrap_or(0).max(self.seen);
@@ -196,13 +215,7 @@ impl LogStream {
                             }));
                         }
                     }
-                    EventKind::JobFinished { .. } => match self.job_over().await {
-                        // It ended as one of the last things of the node, which can no longer be asked about it.
-                        Err(fault) if fault.code == FaultCode::Unavailable => {
-                            self.end(StreamEnd::stopping());
-                        }
-                        told => told?,
-                    },
+                    EventKind::JobFinished { .. } => self.is_finishing = true,
                     _ => {}
                 }
             }
@@ -210,7 +223,6 @@ impl LogStream {
             Delivery::Lagged { missed } => self.end(StreamEnd::lagged(missed)),
             Delivery::Closed => self.end(StreamEnd::stopping()),
         }
-        Ok(())
     }
 
     fn end(&mut self, end: StreamEnd) {

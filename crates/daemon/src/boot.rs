@@ -61,6 +61,15 @@ pub enum BootError {
         /// Who has it, where that can be known.
         holder: Option<http::Holder>,
     },
+    /// An agent that work can be handed to cannot be spoken to.
+    #[cfg(feature = "a2a")]
+    #[error("cannot speak to agent `{name}`: {why}")]
+    Agent {
+        /// What the config calls it.
+        name: String,
+        /// Why.
+        why: String,
+    },
     /// The certificates of a transport cannot be used.
     #[cfg(feature = "_tls")]
     #[error("cannot serve {section}: {source}")]
@@ -112,7 +121,7 @@ impl BootError {
             #[cfg(feature = "ipc")]
             Self::Ipc(_) => exit::CONFIG,
             #[cfg(feature = "a2a")]
-            Self::A2a { .. } => exit::CONFIG,
+            Self::A2a { .. } | Self::Agent { .. } => exit::CONFIG,
             Self::Log(_) | Self::Blobs(_) => exit::IO,
             Self::Runtime(_) | Self::System { .. } => exit::INTERNAL,
         }
@@ -157,6 +166,10 @@ impl BootError {
                 "`{section}.tls_cert_file`, `{section}.tls_key_file` and `{section}.tls_client_ca_file` must be PEM files \
                  that this user may read"
             )),
+            #[cfg(feature = "a2a")]
+            Self::Agent { .. } => {
+                Some("see its `[[a2a.agent]]` in the config".to_owned())
+            }
             #[cfg(feature = "a2a")]
             Self::A2a { .. } => Some(
                 "set `a2a.listen` to another address, or to port 0 for a free one, or `a2a.enabled` to false".to_owned(),
@@ -328,9 +341,10 @@ pub fn programs(steps_max: usize) -> runtime::Programs {
 ///
 /// # Errors
 ///
-/// If a thread cannot be started.
+/// If a thread cannot be started, or an agent of the config cannot be spoken to for what the config says of it.
 pub fn start_runtime(
     config: &Config,
+    environment: &Environment,
     opened: OpenedLog,
     site: &Site,
     pal: &Pal,
@@ -343,6 +357,12 @@ pub fn start_runtime(
     tools.grace = config.process.kill_grace.into();
     tools.grace_max = tools.grace_max.max(tools.grace);
     tools.snapshot_limits.bytes = config.process.snapshot_size.as_u64();
+    #[cfg(feature = "a2a")]
+    {
+        tools.agents = read_agents(config, environment)?;
+    }
+    #[cfg(not(feature = "a2a"))]
+    let _ = environment;
     let tools = ToolBox::new(tools, tokio::runtime::Handle::current(), pal.clone());
     let tools = site.add_to(tools);
     if let Err(error) = tools.sweep_snapshots(|job| opened.recovery.is_live(job)) {
@@ -481,6 +501,36 @@ pub(crate) fn holder_of(
 ) -> Option<http::Holder> {
     let is_taken = error.kind() == std::io::ErrorKind::AddrInUse;
     is_taken.then(|| http::holder(address)).flatten()
+}
+
+/// The agents that work can be handed to, with their tokens.
+#[cfg(feature = "a2a")]
+fn read_agents(
+    config: &Config,
+    environment: &Environment,
+) -> Result<tools::remote::Agents, BootError> {
+    let mut agents = Vec::new();
+    for agent in &config.a2a_agents {
+        let failed = |why: String| BootError::Agent {
+            name: agent.name.clone(),
+            why,
+        };
+        let token = agent.token.as_ref();
+        let token = token.map(|source| source.read(environment)).transpose();
+        let token = token.map_err(|why| failed(format!("its token: {why}")))?;
+        let ca_pem = agent.ca_file.as_ref().map(std::fs::read).transpose();
+        let ca_pem = ca_pem.map_err(|error| failed(format!("its `ca_file`: {error}")))?;
+        let remote = tools::remote::RemoteAgent {
+            url: agent.url.as_str().to_owned(),
+            token: token.map(|token| token.expose().to_owned()),
+            ca_pem,
+        };
+        agents.push((agent.name.clone(), remote));
+    }
+    tools::remote::Agents::new(agents).map_err(|error| BootError::Agent {
+        name: error.name().to_owned(),
+        why: error.what().to_owned(),
+    })
 }
 
 /// A path that no longer depends on the working directory.

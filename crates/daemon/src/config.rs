@@ -9,6 +9,7 @@
 //! Invariants: a [`Config`] that exists is valid, and code that has one checks nothing again; every value knows
 //! where it came from; all mistakes are reported together; a secret's text is never part of it.
 
+mod agent;
 mod checks;
 mod environment;
 mod error;
@@ -28,6 +29,7 @@ mod words;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use agent::A2aAgent;
 pub use environment::Environment;
 pub use error::{ConfigError, ConfigErrors, ErrorKind};
 pub use job::{Job, JobName, Source, StartupJob};
@@ -79,7 +81,7 @@ impl Config {
     pub fn load(options: &LoadOptions) -> Result<Loaded, ConfigErrors> {
         let mut errors = Vec::new();
         let mut settings = Settings::default();
-        let (mut jobs, mut skills) = (Vec::new(), Vec::new());
+        let (mut jobs, mut skills, mut agents) = (Vec::new(), Vec::new(), Vec::new());
         if let Some(path) = &options.path {
             let file: Arc<Path> = Arc::from(path.as_path());
             match syntax::read(&file) {
@@ -90,11 +92,16 @@ impl Config {
             jobs = job::startup_jobs(nodes, &file, &mut errors);
             let nodes = std::mem::take(&mut settings.skills);
             skills = skill::skills(nodes, &file, &mut errors);
+            let nodes = std::mem::take(&mut settings.agents);
+            agents = agent::agents(nodes, &file, &mut errors);
         }
         settings.add_environment(&options.environment, &mut errors);
         settings.add_flags(&options.sets, &mut errors);
 
-        let mut config = Self::read(&settings, &options.environment, (jobs, skills), &mut errors);
+        let mut config = {
+            let lists = (jobs, skills, agents);
+            Self::read(&settings, &options.environment, lists, &mut errors)
+        };
         let provenance = settings.provenance();
         checks::fit_defaults(&mut config, &provenance);
         // Values that are wrong in themselves stand as their defaults in `config`: to compare those with others

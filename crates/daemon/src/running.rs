@@ -133,7 +133,10 @@ pub async fn init(settings: Settings) -> Result<Running, BootError> {
     boot::end_leftovers(&opened);
     phases.over("leftovers");
 
-    let runtime = boot::start_runtime(&config, opened, &site, &pal, &registry)?;
+    let runtime = {
+        let environment = &load_options.environment;
+        boot::start_runtime(&config, environment, opened, &site, &pal, &registry)?
+    };
     instruments.watch(runtime.log_stats(), &pal);
     checks.wal.ok();
     phases.over("jobs");

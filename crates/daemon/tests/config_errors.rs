@@ -329,6 +329,79 @@ fn what_is_wrong_with_jobs() {
 }
 
 #[test]
+fn what_is_wrong_with_skills_and_agents() {
+    let skill = |rest: &str| {
+        format!(
+            "[[a2a.skill]]\nid = \"a\"\ndescription = \"A\"\nprogram = \"command\"\nargv = [\"true\"]\n{rest}"
+        )
+    };
+    let agent =
+        |rest: &str| format!("[[a2a.agent]]\nname = \"a\"\nurl = \"https://example.org\"\n{rest}");
+    let report = report(&[
+        toml("skill with one bracket", "[a2a.skill]\nid = \"a\"\n"),
+        toml("skill that takes nothing", &skill("")),
+        toml(
+            "skill without a description",
+            "[[a2a.skill]]\nid = \"a\"\ndefault = true\nprogram = \"plan\"\nsteps = []\n",
+        ),
+        toml(
+            "two skills of one id",
+            &(skill("default = true\n") + &skill("match = [{ text = \"x\" }]\n")),
+        ),
+        toml(
+            "two default skills",
+            &(skill("default = true\n") + &skill("default = true\n").replace("\"a\"\n", "\"b\"\n")),
+        ),
+        toml("rule of nothing", &skill("match = [{}]\n")),
+        toml(
+            "rule after nobody",
+            &skill("match = [{ after = \"nobody\" }]\n"),
+        ),
+        toml(
+            "unknown key of a rule",
+            &skill("match = [{ txt = \"x\" }]\n"),
+        ),
+        toml(
+            "key of start-up jobs",
+            &skill("default = true\non_change = \"refuse\"\n"),
+        ),
+        toml(
+            "extended without knowing anybody",
+            &skill("default = true\nextended = true\n"),
+        ),
+        toml(
+            "provider without a page",
+            "[a2a]\nprovider = \"Example Ltd\"\n",
+        ),
+        toml("agent that is no table", "[a2a]\nagent = [\"a\"]\n"),
+        toml("agent without an address", "[[a2a.agent]]\nname = \"a\"\n"),
+        toml(
+            "agent without a name",
+            "[[a2a.agent]]\nurl = \"https://example.org\"\n",
+        ),
+        toml(
+            "address without a scheme",
+            "[[a2a.agent]]\nname = \"a\"\nurl = \"example.org\"\n",
+        ),
+        toml("unknown key of an agent", &agent("token = \"x\"\n")),
+        toml(
+            "two tokens of an agent",
+            &agent("token_env = \"T\"\ntoken_file = \"f\"\n"),
+        ),
+        toml("two agents of one name", &(agent("") + &agent(""))),
+        toml(
+            "agent whose token is not there",
+            &agent("token_env = \"NOT_SET\"\n"),
+        ),
+        toml(
+            "agent whose certificates are not there",
+            &agent("ca_file = \"/nowhere\"\n"),
+        ),
+    ]);
+    insta::assert_snapshot!(report);
+}
+
+#[test]
 fn what_cannot_be_read() {
     let dir = tempfile::tempdir().expect("a temporary directory can be made");
     let at = |name: &str| dir.path().join(name);

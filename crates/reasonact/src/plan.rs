@@ -3,6 +3,7 @@
 //! Every step is a task. It waits for those it needs, decides whether it runs, fills its templates from what they gave,
 //! and does its one thing. What all steps gave is one map, which templates see as `steps`.
 
+mod call;
 mod spec;
 mod step;
 

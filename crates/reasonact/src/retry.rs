@@ -44,6 +44,14 @@ impl Retry {
         Ok(())
     }
 
+    /// The policy of an effect that is tried `attempts` times if nobody says how often.
+    pub(crate) fn policy_or(&self, class: EffectClass, attempts: u32) -> EffectPolicy {
+        EffectPolicy {
+            attempts: self.attempts.unwrap_or(attempts),
+            ..self.policy(class, None)
+        }
+    }
+
     pub(crate) fn policy(
         &self,
         class: EffectClass,

@@ -16,7 +16,7 @@ use crate::output::Output;
 use crate::process::{self, Fate, Finished, Launch};
 use crate::snapshot::Snapshot;
 use crate::supervisor::protocol::{Order, SpawnFailure, VERSION};
-use crate::toolbox::Shared;
+use crate::toolbox::{Shared, cancelled};
 use crate::workspace;
 
 /// The kind of effect that runs a command.
@@ -172,13 +172,6 @@ pub(crate) async fn run(
     let [stdout, stderr] = shown.map(|show| Output::new(limit, show));
     let finished = process::run(launch, stdout, stderr, cancel).await?;
     conclude(finished)
-}
-
-async fn cancelled(cancel: &mut watch::Receiver<Option<CancelReason>>) -> CancelReason {
-    match cancel.wait_for(Option::is_some).await.map(|reason| *reason) {
-        Ok(Some(reason)) => reason,
-        _ => std::future::pending().await,
-    }
 }
 
 /// Checks what is to be run.

@@ -2,7 +2,7 @@
 //!
 //! The runtime decides that an effect runs; this crate knows how. [`ToolBox`] maps a kind of effect to its handler:
 //! `process.run` runs a command ([`ProcessInput`], [`ProcessResult`]), `file.read` reads a file ([`FileReadInput`],
-//! [`FileContent`]).
+//! [`FileContent`]); with the feature `a2a`, `a2a.send` and `a2a.follow` hand work to another agent ([`remote`]).
 //!
 //! The one idea behind commands: each runs below a small process of its own, a [`supervisor`], which adopts every
 //! descendant, however it tries to get away, and leaves only when none is left. What even that cannot hold, because
@@ -18,6 +18,8 @@ pub mod leftovers;
 mod output;
 mod process;
 mod procfs;
+#[cfg(feature = "a2a")]
+pub mod remote;
 pub mod snapshot;
 pub mod supervisor;
 mod toolbox;

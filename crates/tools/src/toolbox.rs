@@ -20,6 +20,8 @@ use tokio::sync::watch;
 use crate::command::{self, PROCESS_RUN};
 use crate::error::Error;
 use crate::file::{self, FILE_READ};
+#[cfg(feature = "a2a")]
+use crate::remote::{self, A2A_FOLLOW, A2A_SEND};
 use crate::snapshot::{Snapshot, SnapshotLimits};
 use crate::supervisor::ResourceLimits;
 use crate::workspace::Workspaces;
@@ -56,6 +58,9 @@ pub struct Options {
     pub resource_limits: ResourceLimits,
     /// How large a workspace may be for commands of class `workspace`.
     pub snapshot_limits: SnapshotLimits,
+    /// The agents that work can be handed to.
+    #[cfg(feature = "a2a")]
+    pub agents: crate::remote::Agents,
 }
 
 impl Options {
@@ -89,6 +94,8 @@ impl Options {
                 .into(),
             resource_limits: ResourceLimits::default(),
             snapshot_limits: SnapshotLimits::default(),
+            #[cfg(feature = "a2a")]
+            agents: crate::remote::Agents::default(),
         }
     }
 }
@@ -238,6 +245,24 @@ impl ToolBox {
     }
 }
 
+/// The kinds of effects that this build carries out.
+const KINDS: &[&str] = &[
+    PROCESS_RUN,
+    FILE_READ,
+    #[cfg(feature = "a2a")]
+    A2A_SEND,
+    #[cfg(feature = "a2a")]
+    A2A_FOLLOW,
+];
+
+/// Waits until an end is asked for, and gives the reason.
+pub(crate) async fn cancelled(cancel: &mut watch::Receiver<Option<CancelReason>>) -> CancelReason {
+    match cancel.wait_for(Option::is_some).await.map(|reason| *reason) {
+        Ok(Some(reason)) => reason,
+        _ => std::future::pending().await,
+    }
+}
+
 /// Gives a call to its handler.
 async fn perform(
     shared: &Shared,
@@ -252,6 +277,16 @@ async fn perform(
             Ok((result, bytes)) => return (Ok(result), vec![bytes]),
             Err(error) => Err(error),
         },
+        #[cfg(feature = "a2a")]
+        A2A_SEND => match remote::send(shared, call, cancel).await {
+            Ok((result, attachments)) => return (Ok(result), attachments),
+            Err(error) => Err(error),
+        },
+        #[cfg(feature = "a2a")]
+        A2A_FOLLOW => match remote::follow(shared, call, progress, cancel).await {
+            Ok((result, attachments)) => return (Ok(result), attachments),
+            Err(error) => Err(error),
+        },
         #[cfg(test)]
         "test.panic" => panic!("as asked"),
         kind => match handlers.get(kind) {
@@ -263,15 +298,12 @@ async fn perform(
 }
 
 fn unknown(kind: &str, handlers: &Handlers) -> EffectError {
-    let known = [PROCESS_RUN, FILE_READ].into_iter();
-    let known: Vec<String> = known
-        .chain(handlers.keys().map(String::as_str))
-        .map(|kind| format!("`{kind}`"))
-        .collect();
+    let ours = KINDS.iter().copied();
+    let known: Vec<&str> = ours.chain(handlers.keys().map(String::as_str)).collect();
     EffectError::permanent(
         "unknown_effect",
         format!(
-            "there is no effect `{kind}`; there are {}",
+            "there is no effect `{kind}` in this build; there are {}",
             known.join(", ")
         ),
     )
@@ -426,7 +458,7 @@ mod tests {
         assert_eq!(result_of(&bench.start("other")), Ok(Json::null()));
         let error = result_of(&bench.start("another")).unwrap_err();
         assert_eq!(error.code, "unknown_effect");
-        assert!(error.message.contains("`other`"), "{error}");
+        assert!(error.message.ends_with(", other"), "{error}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Bodies of answers: whole, or as they come; and bodies of requests, within limits.
 
 use std::convert::Infallible;
+use std::io::Write;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -17,11 +18,19 @@ use crate::watch::{EventStream, Item};
 /// How long a client may take to send a request's body.
 const BODY_MAX: Duration = Duration::from_secs(30);
 
-/// How often something is sent on a stream on which nothing happens, so that either side notices when the other is gone.
+/// How often something is sent on a stream on which nothing happens, so that either side notices when the other is
+/// gone.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// How many pieces of a stream wait for a client.
 const PIECES_WAITING: usize = 16;
+
+/// A piece takes in what is ready until it is as long as this, in bytes: what comes in a burst costs one write, and not
+/// one for each event.
+const PIECE_FULL_BYTES: usize = 8 * 1024;
+
+/// How many bytes most events have, or fewer.
+const EVENT_BYTES: usize = 256;
 
 /// The body of an answer.
 pub(super) enum AnswerBody {
@@ -86,32 +95,31 @@ pub(super) trait Source: Send + 'static {
     /// After which entry the stream begins, if it is one that can be resumed.
     fn after(&self) -> Option<u64>;
 
-    /// The next message; `None` after the last one. Dropping the future loses nothing.
-    fn next(&mut self) -> impl Future<Output = Option<Message>> + Send;
+    /// Adds the next message; false after the last one. Dropping the future loses nothing.
+    fn next(&mut self, piece: &mut Piece) -> impl Future<Output = bool> + Send;
 }
 
-/// A server-sent event.
-pub(super) struct Message {
-    id: Option<u64>,
-    event: &'static str,
-    data: String,
-}
+/// A piece of a stream: server-sent events, one after the other.
+#[derive(Default)]
+pub(super) struct Piece(Vec<u8>);
 
-impl Message {
-    fn new<T: Serialize>(id: Option<u64>, event: &'static str, data: &T) -> Self {
+impl Piece {
+    fn push<T: Serialize>(&mut self, id: Option<u64>, event: &str, data: &T) {
+        // Most events fit, so that the piece is not moved as they grow.
+        self.0.reserve(EVENT_BYTES);
+        let written = match id {
+            Some(id) => write!(self.0, "id: {id}\nevent: {event}\ndata: "),
+            None => write!(self.0, "event: {event}\ndata: "),
+        };
+        written.expect("a vector takes what is written to it");
         // What is sent is ours: strings, numbers and maps with string keys. JSON has no line ends of its own.
-        let data = serde_json::to_string(data)
+        serde_json::to_writer(&mut self.0, data)
             .expect("a message serialises because it has string keys only");
-        Self { id, event, data }
+        self.0.extend_from_slice(b"\n\n");
     }
 
-    fn fault(fault: &Fault) -> Self {
-        Self::new(None, "error", &super::answer::problem(fault))
-    }
-
-    fn to_bytes(&self) -> Bytes {
-        let id = self.id.map_or_else(String::new, |id| format!("id: {id}\n"));
-        format!("{id}event: {}\ndata: {}\n\n", self.event, self.data).into()
+    fn push_fault(&mut self, fault: &Fault) {
+        self.push(None, "error", &super::answer::problem(fault));
     }
 }
 
@@ -120,14 +128,15 @@ impl Source for EventStream {
         Some(EventStream::after(self))
     }
 
-    async fn next(&mut self) -> Option<Message> {
+    async fn next(&mut self, piece: &mut Piece) -> bool {
         match EventStream::next(self).await {
-            Ok(Some(Item::Event(event))) => Some(Message::new(event.lsn, "event", &event)),
-            Ok(Some(Item::Gap(gap))) => Some(Message::new(None, "gap", &gap)),
-            Ok(Some(Item::End(end))) => Some(Message::new(None, "end", &end)),
-            Ok(None) => None,
-            Err(fault) => Some(Message::fault(&fault)),
+            Ok(Some(Item::Event(event))) => piece.push(event.lsn, "event", &event),
+            Ok(Some(Item::Gap(gap))) => piece.push(None, "gap", &gap),
+            Ok(Some(Item::End(end))) => piece.push(None, "end", &end),
+            Ok(None) => return false,
+            Err(fault) => piece.push_fault(&fault),
         }
+        true
     }
 }
 
@@ -136,13 +145,14 @@ impl Source for LogStream {
         None
     }
 
-    async fn next(&mut self) -> Option<Message> {
+    async fn next(&mut self, piece: &mut Piece) -> bool {
         match LogStream::next(self).await {
-            Ok(Some(LogItem::Piece(piece))) => Some(Message::new(None, "output", &piece)),
-            Ok(Some(LogItem::End(end))) => Some(Message::new(None, "end", &end)),
-            Ok(None) => None,
-            Err(fault) => Some(Message::fault(&fault)),
+            Ok(Some(LogItem::Piece(printed))) => piece.push(None, "output", &printed),
+            Ok(Some(LogItem::End(end))) => piece.push(None, "end", &end),
+            Ok(None) => return false,
+            Err(fault) => piece.push_fault(&fault),
         }
+        true
     }
 }
 
@@ -162,16 +172,24 @@ pub(super) fn events(mut source: impl Source, stall: Duration) -> AnswerBody {
         let after = after.map_or_else(String::new, |after| format!("id: {after}\n"));
         let mut alive = send(format!("retry: 1000\n{after}\n").into()).await;
         while alive {
-            alive = tokio::select! {
-                message = source.next() => match message {
-                    Some(message) => send(message.to_bytes()).await,
-                    None => false,
-                },
+            let mut piece = Piece::default();
+            let mut more = tokio::select! {
+                more = source.next(&mut piece) => more,
                 () = tokio::time::sleep(KEEP_ALIVE) => {
-                    send(Bytes::from_static(b": nothing happens\n\n")).await
+                    piece.0.extend_from_slice(b": nothing happens\n\n");
+                    true
                 }
-                () = pieces.closed() => false,
+                () = pieces.closed() => return,
             };
+            // And what else is there already.
+            while more && piece.0.len() < PIECE_FULL_BYTES {
+                more = tokio::select! {
+                    biased;
+                    more = source.next(&mut piece) => more,
+                    () = std::future::ready(()) => break,
+                };
+            }
+            alive = (piece.0.is_empty() || send(piece.0.into()).await) && more;
         }
     });
     AnswerBody::Stream(body)

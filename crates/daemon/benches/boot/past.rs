@@ -52,8 +52,15 @@ impl Past {
             let opened = open_log(&config).expect("a new log");
             let pal = Pal::new(16, 64 << 10);
             let site = Site::of(&config, &opened);
-            let runtime = start_runtime(&config, opened, &site, &pal, &Registry::new())
-                .expect("a runtime for the jobs");
+            let runtime = start_runtime(
+                &config,
+                &options.environment,
+                opened,
+                &site,
+                &pal,
+                &Registry::new(),
+            )
+            .expect("a runtime for the jobs");
             submit_all(runtime.jobs()).await;
             runtime.jobs().shutdown(Shutdown {
                 finish_within: Duration::ZERO,

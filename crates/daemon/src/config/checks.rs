@@ -242,6 +242,25 @@ pub(crate) fn references(
             provenance.of(&key),
         ));
     }
+    for agent in &config.a2a_agents {
+        let token = agent.token.as_ref().map(|source| source.read(environment));
+        if let Some(Err(reason)) = token {
+            let message = format!("cannot take the token of agent `{}`: {reason}", agent.name);
+            let at = agent.origin.clone();
+            errors.push(ConfigError::new(ErrorKind::Environment, message, at));
+        }
+        if let Some(file) = &agent.ca_file
+            && let Err(error) = std::fs::File::open(file)
+        {
+            let message = format!(
+                "cannot open {}, with the certificates for agent `{}`: {error}",
+                file.display(),
+                agent.name
+            );
+            let at = agent.origin.clone();
+            errors.push(ConfigError::new(ErrorKind::Environment, message, at));
+        }
+    }
     #[cfg(feature = "_tls")]
     for (section, tls) in [("grpc", config.grpc.tls()), ("a2a", config.a2a.tls())] {
         if let Err(error) = crate::boot::read_tls(section, tls, &[]) {

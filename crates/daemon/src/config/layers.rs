@@ -79,6 +79,8 @@ pub(crate) struct Settings {
     pub(crate) jobs: Vec<Node>,
     /// The elements of `[[a2a.skill]]`.
     pub(crate) skills: Vec<Node>,
+    /// The elements of `[[a2a.agent]]`.
+    pub(crate) agents: Vec<Node>,
     pub(crate) warnings: Vec<Warning>,
 }
 
@@ -137,7 +139,7 @@ impl Settings {
     ) {
         for section in root {
             if section.key == "job" {
-                self.add_jobs(section, file, errors);
+                add_list(&mut self.jobs, section, "job", file, errors);
                 continue;
             }
             let origin = place(file, section.at);
@@ -153,9 +155,16 @@ impl Settings {
             };
             for entry in entries {
                 let origin = place(file, entry.at);
-                if section.key == "a2a" && entry.key == "skill" {
-                    self.add_skills(entry, file, errors);
-                    continue;
+                match (section.key.as_str(), entry.key.as_str()) {
+                    ("a2a", "skill") => {
+                        add_list(&mut self.skills, entry, "a2a.skill", file, errors);
+                        continue;
+                    }
+                    ("a2a", "agent") => {
+                        add_list(&mut self.agents, entry, "a2a.agent", file, errors);
+                        continue;
+                    }
+                    _ => {}
                 }
                 match known_key(&section.key, &entry.key) {
                     Ok(path) => {
@@ -167,30 +176,6 @@ impl Settings {
                             .with_help_if(help),
                     ),
                 }
-            }
-        }
-    }
-
-    fn add_jobs(&mut self, jobs: Entry, file: &Arc<Path>, errors: &mut Vec<ConfigError>) {
-        match jobs.node.value {
-            Data::List(items) => self.jobs.extend(items),
-            other => {
-                let message = format!("expected a list of jobs, found {}", other.describe());
-                let error = ConfigError::new(ErrorKind::Value, message, place(file, jobs.at));
-                errors.push(error.with_help("write `[[job]]`, with two brackets, above each job"));
-            }
-        }
-    }
-
-    fn add_skills(&mut self, skills: Entry, file: &Arc<Path>, errors: &mut Vec<ConfigError>) {
-        match skills.node.value {
-            Data::List(items) => self.skills.extend(items),
-            other => {
-                let message = format!("expected a list of skills, found {}", other.describe());
-                let error = ConfigError::new(ErrorKind::Value, message, place(file, skills.at));
-                errors.push(
-                    error.with_help("write `[[a2a.skill]]`, with two brackets, above each skill"),
-                );
             }
         }
     }
@@ -340,6 +325,27 @@ fn read_one<T: Field>(
     let range = key(path).and_then(|key| (key.range)()).unwrap_or_default();
     let message = format!("`{path}` is out of range: found {found}, expected {range}");
     Err(ConfigError::new(ErrorKind::Range, message, origin.clone()))
+}
+
+/// Takes the elements of an array of tables.
+fn add_list(
+    to: &mut Vec<Node>,
+    list: Entry,
+    name: &str,
+    file: &Arc<Path>,
+    errors: &mut Vec<ConfigError>,
+) {
+    match list.node.value {
+        Data::List(items) => to.extend(items),
+        other => {
+            let what = name.rsplit('.').next().unwrap_or(name);
+            let message = format!("expected a list of {what}s, found {}", other.describe());
+            let error = ConfigError::new(ErrorKind::Value, message, place(file, list.at));
+            errors.push(error.with_help(format!(
+                "write `[[{name}]]`, with two brackets, above each {what}"
+            )));
+        }
+    }
 }
 
 /// The schema's path of a key, or a hint at what was meant.

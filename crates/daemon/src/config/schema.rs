@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
+use super::agent::A2aAgent;
 use super::environment::Environment;
 use super::error::ConfigError;
 use super::job::StartupJob;
@@ -87,6 +88,8 @@ macro_rules! schema {
             pub jobs: Vec<StartupJob>,
             /// The skills of the a2a transport, in the order of the file.
             pub a2a_skills: Vec<A2aSkill>,
+            /// The agents that work can be handed to, in the order of the file.
+            pub a2a_agents: Vec<A2aAgent>,
         }
 
         $(
@@ -128,7 +131,7 @@ macro_rules! schema {
             pub(crate) fn read(
                 settings: &Settings,
                 environment: &Environment,
-                (jobs, a2a_skills): (Vec<StartupJob>, Vec<A2aSkill>),
+                (jobs, a2a_skills, a2a_agents): (Vec<StartupJob>, Vec<A2aSkill>, Vec<A2aAgent>),
                 errors: &mut Vec<ConfigError>,
             ) -> Self {
                 Self {
@@ -143,6 +146,7 @@ macro_rules! schema {
                     },)*
                     jobs,
                     a2a_skills,
+                    a2a_agents,
                 }
             }
 

@@ -64,7 +64,7 @@ impl SecretSource {
     const FILE_MAX: u64 = 16 * 1024;
 
     /// Where a secret is of which the config names a variable or a file.
-    fn of(variable: Option<&VariableName>, file: Option<&PathBuf>) -> Option<Self> {
+    pub(crate) fn of(variable: Option<&VariableName>, file: Option<&PathBuf>) -> Option<Self> {
         let in_variable = variable.cloned().map(Self::Env);
         in_variable.or_else(|| file.cloned().map(Self::File))
     }

@@ -4,10 +4,12 @@ use std::fmt::Write;
 
 use serde_json::{Map, Value, json};
 
+use super::agent::A2aAgent;
 use super::environment::Environment;
 use super::job::{Job, StartupJob};
 use super::origin::{Origin, Provenance};
 use super::schema::{Config, KEYS, Key, SECTIONS, Section, Temperature};
+use super::secret::SecretSource;
 use super::skill::A2aSkill;
 use super::{Loaded, layers::VARIABLE_PREFIX};
 use crate::neutral::one_line;
@@ -46,10 +48,16 @@ pub fn diff(old: &Config, new: &Config) -> Changes {
     if old.jobs.len() != new.jobs.len() || !old.jobs.iter().zip(&new.jobs).all(same_job) {
         changes.cold.push("job");
     }
+    let agents = (&old.a2a_agents, &new.a2a_agents);
     let (old, new) = (&old.a2a_skills, &new.a2a_skills);
     let same_skill = |(a, b): (&A2aSkill, &A2aSkill)| a.says_the_same_as(b);
     if old.len() != new.len() || !old.iter().zip(new).all(same_skill) {
         changes.cold.push("a2a.skill");
+    }
+    let (old, new) = agents;
+    let same_agent = |(a, b): (&A2aAgent, &A2aAgent)| a.says_the_same_as(b);
+    if old.len() != new.len() || !old.iter().zip(new).all(same_agent) {
+        changes.cold.push("a2a.agent");
     }
     changes
 }
@@ -110,6 +118,14 @@ pub fn show_toml(loaded: &Loaded) -> String {
     for skill in &loaded.config.a2a_skills {
         push_skill(&mut out, skill);
     }
+    for agent in &loaded.config.a2a_agents {
+        let origin = agent.origin.to_string();
+        push(&mut out, format_args!("\n# {}\n", one_line(&origin)));
+        push(&mut out, format_args!("[[a2a.agent]]\n"));
+        for (key, value) in agent_fields(agent) {
+            push(&mut out, format_args!("{key} = {}\n", toml_value(&value)));
+        }
+    }
     out
 }
 
@@ -134,8 +150,25 @@ fn push_skill(out: &mut String, skill: &A2aSkill) {
     );
 }
 
+/// What is written of an agent; where its token is, and not the token.
+fn agent_fields(agent: &A2aAgent) -> Vec<(&'static str, Value)> {
+    let mut fields = vec![
+        ("name", json!(agent.name)),
+        ("url", json!(agent.url.as_str())),
+    ];
+    match &agent.token {
+        Some(SecretSource::Env(name)) => fields.push(("token_env", json!(name.as_str()))),
+        Some(SecretSource::File(path)) => fields.push(("token_file", json!(path))),
+        None => {}
+    }
+    if let Some(file) = &agent.ca_file {
+        fields.push(("ca_file", json!(file)));
+    }
+    fields
+}
+
 /// The config in force as JSON: `{"schema":1,"values":{key:{"value","origin","overrides","hot"}},"jobs":[…],
-/// "a2a_skills":[…]}`.
+/// "a2a_skills":[…],"a2a_agents":[…]}`.
 #[must_use]
 pub fn show_json(loaded: &Loaded) -> Value {
     let values: Map<String, Value> = loaded
@@ -186,7 +219,26 @@ pub fn show_json(loaded: &Loaded) -> Value {
             })
         })
         .collect();
-    json!({ "schema": 1, "values": values, "jobs": jobs, "a2a_skills": skills })
+    let agents: Vec<Value> = loaded
+        .config
+        .a2a_agents
+        .iter()
+        .map(|agent| {
+            let mut fields: Map<String, Value> = agent_fields(agent)
+                .into_iter()
+                .map(|(key, value)| (key.to_owned(), value))
+                .collect();
+            fields.insert("origin".to_owned(), agent.origin.to_string().into());
+            fields.into()
+        })
+        .collect();
+    json!({
+        "schema": 1,
+        "values": values,
+        "jobs": jobs,
+        "a2a_skills": skills,
+        "a2a_agents": agents,
+    })
 }
 
 fn body_keys(job: &Job) -> Vec<&str> {
@@ -290,6 +342,22 @@ const EXAMPLE_JOBS: &str = r#"
 # default = true
 # program = "plan"
 # steps = [{ id = "say", say = "{{ input.message.text }}" }]
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Agents that work can be handed to, in builds with the feature `a2a`
+#
+# A step `call = { agent = "NAME", text = "…" }` of a plan hands work to one. Keys:
+#   name          required; what plans call it
+#   url           required; where its card is, but for /.well-known/agent-card.json
+#   token_env     the environment variable that holds the bearer token it asks for; the token goes to this address only
+#   token_file    the file that holds it
+#   ca_file       the file (PEM) with certificates that its own may lead to, beside those that this machine trusts
+# COLD.
+#
+# [[a2a.agent]]
+# name = "converter"
+# url = "https://agents.example.org/converter"
+# token_env = "CONVERTER_TOKEN"
 "#;
 
 fn push_section(out: &mut String, section: &Section) {

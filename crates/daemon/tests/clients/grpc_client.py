@@ -9,6 +9,7 @@ prints what the test waits for, waits for lines on standard input where the test
 import argparse
 import json
 import sys
+import threading
 
 import grpc
 from google.protobuf import json_format, message_factory
@@ -58,6 +59,21 @@ class Client:
         return self.job("Submit", {"spec": spec}).job
 
 
+def details_of(error):
+    """The details of a status, by the names of their kinds."""
+    details = {}
+    for packed in rpc_status.from_call(error).details:
+        for kind in (
+            error_details_pb2.ErrorInfo,
+            error_details_pb2.BadRequest,
+            error_details_pb2.RetryInfo,
+        ):
+            if packed.Is(kind.DESCRIPTOR):
+                details[kind.__name__] = kind()
+                packed.Unpack(details[kind.__name__])
+    return details
+
+
 def refused(call, code, reason):
     """Makes a call that must fail, and gives the details of its status."""
     try:
@@ -65,16 +81,7 @@ def refused(call, code, reason):
         answer = list(answer) if hasattr(answer, "__iter__") else answer
     except grpc.RpcError as error:
         assert error.code() == code, (error.code(), error.details())
-        details = {}
-        for packed in rpc_status.from_call(error).details:
-            for kind in (
-                error_details_pb2.ErrorInfo,
-                error_details_pb2.BadRequest,
-                error_details_pb2.RetryInfo,
-            ):
-                if packed.Is(kind.DESCRIPTOR):
-                    details[kind.__name__] = kind()
-                    packed.Unpack(details[kind.__name__])
+        details = details_of(error)
         info = details["ErrorInfo"]
         assert (info.reason, info.domain) == (reason, "tinkerbell"), info
         trailers = dict(error.trailing_metadata())
@@ -391,6 +398,68 @@ def full(client):
     here(client)
 
 
+def plain(message):
+    """A message as plain JSON: enumerations as words, JSON texts as what they hold, of a choice the name as `type`."""
+    fields = {}
+    for field, value in message.ListFields():
+        name = field.name
+        if field.message_type and field.message_type.GetOptions().map_entry:
+            value = dict(value)
+        elif field.is_repeated:
+            value = [plain_value(field, one) for one in value]
+        else:
+            value = plain_value(field, value)
+        # What is chosen stands beside the word for it. An event's kind and a part's type are `type`, a result's state its state.
+        choice = field.containing_oneof and field.containing_oneof.name
+        word = {"kind": "type", "type": "type", "state": "state"}.get(choice)
+        if name.endswith("_json"):
+            name, value = name.removesuffix("_json"), json.loads(value)
+        if word:
+            fields[word] = name
+        fields |= value if word and isinstance(value, dict) and field.message_type else {name: value}
+    return fields
+
+
+def plain_value(field, value):
+    if field.message_type:
+        return plain(value)
+    if field.enum_type:
+        # JOB_STATE_WAITING of JobState is `waiting`.
+        kind = "".join("_" + c if c.isupper() else c for c in field.enum_type.name).lstrip("_").upper()
+        return field.enum_type.values_by_number[value].name.removeprefix(f"{kind}_").lower()
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
+def door(client):
+    """Makes the calls that standard input asks for, a line of JSON each, and says what comes back, each line with its call's
+    number."""
+    said = threading.Lock()
+
+    def answer(number, told):
+        with said:
+            say(f"{number} {json.dumps(told)}")
+
+    def run(number, method, fields):
+        call = lambda: client.call(method, fields, timeout=None)
+        try:
+            messages = call()
+            for message in messages if hasattr(messages, "__next__") else [messages]:
+                answer(number, {"message": plain(message)})
+            answer(number, {})
+        except grpc.RpcError as error:
+            details = details_of(error)
+            places = details["BadRequest"].field_violations if "BadRequest" in details else ()
+            places = [{"field": place.field, "description": place.description} for place in places]
+            reason, later = details["ErrorInfo"].reason, "RetryInfo" in details
+            told = {"reason": reason, "places": places, "later": later, "text": error.details()}
+            answer(number, {"refused": told})
+
+    for line in sys.stdin:
+        asked = json.loads(line)
+        arguments = (asked["call"], asked["method"], asked["fields"])
+        threading.Thread(target=run, args=arguments, daemon=True).start()
+
+
 class Bearer(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor, grpc.StreamStreamClientInterceptor):
     def __init__(self, token):
         self.token = token
@@ -427,7 +496,7 @@ def connect(arguments, options=()):
     return Client(channel)
 
 
-SCENARIOS = (jobs, refusals, watch, submit, signal, shutdown, node_shutdown, here, no_token, turned_away, full)
+SCENARIOS = (jobs, refusals, watch, submit, signal, shutdown, node_shutdown, here, no_token, turned_away, full, door)
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()

@@ -1,6 +1,8 @@
 //! The transport `a2a` against the real binary, by the protocol's official Python client over all three bindings, and by bare
 //! HTTP where what is said must be exact. The agent is that of `examples/a2a.toml`.
 
+#[cfg(feature = "ipc")]
+mod call;
 mod push;
 
 use std::io::{BufRead, BufReader, Write};
@@ -10,7 +12,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Daemon, Node, exchange, repository, skip};
+use crate::support::{Answer, Daemon, Node, certificate, end_of, exchange, repository, skip};
 
 const BINDINGS: [&str; 3] = ["JSONRPC", "HTTP+JSON", "GRPC"];
 
@@ -667,4 +669,81 @@ fn a_token_is_asked_for_by_all_but_the_card_and_opens_the_extended_one() {
         get("/tasks", "Authorization: Bearer s3cret\r\n").status,
         200
     );
+}
+
+/// The agent of `config`, with TLS.
+const WITH_TLS: &str = "tls_cert_file = \"server.crt\"\ntls_key_file = \"server.key\"\n";
+const ONE_SKILL: &str = "[[a2a.skill]]\nid = \"a\"\ndescription = \"A\"\ndefault = true\nprogram = \"plan\"\n\
+                         output = \"{{ input.message.text }}\"\nsteps = [{ id = \"say\", say = \"x\" }]\n";
+
+#[test]
+fn tls_shows_who_serves_and_certificates_tell_who_asks() {
+    let test = "tls_shows_who_serves_and_certificates_tell_who_asks";
+    let listen = "[a2a]\nlisten = \"127.0.0.1:0\"\n";
+    let node = Node::new(&format!("{listen}{WITH_TLS}{ONE_SKILL}"));
+    let made = ["server", "client"].map(|name| certificate(&node, "ca", name));
+    if let Some(reason) = made.into_iter().find_map(Result::err) {
+        return skip(test, &reason);
+    }
+    certificate(&node, "other-ca", "stranger").expect("openssl was there a moment ago");
+    let curl = |args: &[&str], url: &str| {
+        let mut command = Command::new("curl");
+        let place = node.place.path("");
+        command.args(["-sS", "-m", "20"]).args(args).arg(url);
+        end_of(command.current_dir(place).stdin(Stdio::null()))
+    };
+    let extended = ["-H", "A2A-Version: 1.0"];
+    let serve = || {
+        let mut daemon = Daemon::spawn(node.command(&[]).env("RUST_LOG", "info"));
+        daemon.ready();
+        let url = format!("https://{}", address(&daemon));
+        (daemon, url)
+    };
+
+    let (daemon, url) = serve();
+    let card = format!("{url}/.well-known/agent-card.json");
+    for version in ["--http1.1", "--http2"] {
+        let shown = curl(&["--cacert", "ca.crt", version], &card).with(0);
+        let shown: Value = serde_json::from_str(&shown.stdout).expect("the card is JSON");
+        assert_eq!(shown["supportedInterfaces"][0]["url"], url.as_str());
+        assert!(shown.get("securitySchemes").is_none(), "{shown}");
+    }
+    // 60: the certificate leads nowhere that is trusted (curl(1)).
+    curl(&["--cacert", "other-ca.crt"], &card).with(60);
+    daemon.signal(Signal::TERM);
+    daemon.ended().with(0);
+
+    let client_ca = "tls_client_ca_file = \"ca.crt\"\n";
+    node.configure(&format!("{listen}{WITH_TLS}{client_ca}{ONE_SKILL}"));
+    let (_daemon, url) = serve();
+    let card = format!("{url}/.well-known/agent-card.json");
+    let as_client = [
+        "--cacert",
+        "ca.crt",
+        "--cert",
+        "client.crt",
+        "--key",
+        "client.key",
+    ];
+    let shown = curl(&as_client, &card).with(0);
+    let shown: Value = serde_json::from_str(&shown.stdout).expect("the card is JSON");
+    assert!(
+        shown["securitySchemes"]["certificate"]["mtlsSecurityScheme"].is_object(),
+        "{shown}"
+    );
+    let all: Vec<&str> = as_client.into_iter().chain(extended).collect();
+    let shown = curl(&all, &format!("{url}/extendedAgentCard")).with(0);
+    assert!(shown.stdout.contains("\"skills\""), "{}", shown.stdout);
+    let as_stranger = [
+        "--cacert",
+        "ca.crt",
+        "--cert",
+        "stranger.crt",
+        "--key",
+        "stranger.key",
+    ];
+    for turned_away in [&as_stranger[..], &as_stranger[..2]] {
+        let ended = curl(turned_away, &card);
+        assert_ne!(ended.code, 0, "{}", ended.stdout);
+    }
 }

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::support::{Daemon, Lines, Node, PATIENCE, repository, skip};
+use crate::support::{Daemon, Lines, Node, PATIENCE, certificate, repository, skip};
 
 /// Python with grpcio; `cargo xtask test` puts it there.
-fn python() -> Result<PathBuf, String> {
+pub(crate) fn python() -> Result<PathBuf, String> {
     let python = repository().join("target/tools/python-grpc/bin/python");
     match python.exists() {
         true => Ok(python),
@@ -21,7 +21,7 @@ fn python() -> Result<PathBuf, String> {
 }
 
 /// Where it listens, as it has said.
-fn address(daemon: &Daemon) -> String {
+pub(crate) fn address(daemon: &Daemon) -> String {
     let (_, line) = daemon
         .stderr
         .wait_for(0, "its address", |line| line.contains("serving grpc"));
@@ -33,7 +33,7 @@ fn address(daemon: &Daemon) -> String {
 }
 
 /// A client at work; killed when it is dropped.
-struct Client {
+pub(crate) struct Client {
     child: Child,
     stdout: Lines,
     stderr: Lines,
@@ -41,7 +41,12 @@ struct Client {
 }
 
 impl Client {
-    fn start(python: &PathBuf, target: &str, options: &[&str], scenario: &[&str]) -> Self {
+    pub(crate) fn start(
+        python: &PathBuf,
+        target: &str,
+        options: &[&str],
+        scenario: &[&str],
+    ) -> Self {
         let script = repository().join("crates/daemon/tests/clients/grpc_client.py");
         let mut child = Command::new(python)
             .arg(script)
@@ -63,6 +68,19 @@ impl Client {
             child,
             read: 0,
         }
+    }
+
+    /// Sends it a line.
+    #[cfg(feature = "ipc")]
+    pub(crate) fn tell(&self, line: &str) {
+        let mut stdin = self.child.stdin.as_ref().expect("it was piped");
+        writeln!(stdin, "{line}").expect("the client reads");
+    }
+
+    /// All that it says.
+    #[cfg(feature = "ipc")]
+    pub(crate) fn lines(&self) -> Lines {
+        self.stdout.clone()
     }
 
     /// The next line it says.
@@ -286,53 +304,6 @@ fn without_the_token_there_is_only_health() {
     let target = address(&daemon);
     run(&python, &target, &["--token", "let-me-in"], "here");
     run(&python, &target, &[], "no_token");
-}
-
-/// Runs openssl in the node's place.
-fn openssl(node: &Node, args: &[&str]) -> Result<(), String> {
-    let output = Command::new("openssl")
-        .args(args)
-        .current_dir(node.place.path(""))
-        .output()
-        .map_err(|error| format!("no openssl ({error})"))?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "openssl {args:?}: {said}");
-    Ok(())
-}
-
-/// An authority, and a certificate of it for `name`.
-fn certificate(node: &Node, authority: &str, name: &str) -> Result<(), String> {
-    let ca = (format!("{authority}.crt"), format!("{authority}.key"));
-    const NEW: [&str; 6] = [
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
-        "-nodes",
-        "-days",
-    ];
-    if !node.place.path(&ca.0).exists() {
-        let subject = format!("/CN={authority}");
-        let mut args = vec!["req", "-x509"];
-        args.extend(NEW);
-        args.extend(["2", "-keyout", &ca.1, "-out", &ca.0, "-subj", &subject]);
-        openssl(node, &args)?;
-    }
-    let (subject, key, crt) = (
-        format!("/CN={name}"),
-        format!("{name}.key"),
-        format!("{name}.crt"),
-    );
-    let mut args = vec!["req", "-x509", "-CA", &ca.0, "-CAkey", &ca.1];
-    args.extend(NEW);
-    args.extend(["1", "-keyout", &key, "-out", &crt, "-subj", &subject]);
-    args.extend([
-        "-addext",
-        "subjectAltName=IP:127.0.0.1",
-        "-addext",
-        "basicConstraints=critical,CA:FALSE",
-    ]);
-    openssl(node, &args)
 }
 
 #[test]

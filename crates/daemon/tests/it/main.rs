@@ -22,6 +22,8 @@ mod probes;
 mod refusals;
 mod reload;
 mod replay;
+#[cfg(feature = "ipc")]
+mod scenarios;
 mod service_manager;
 mod shutdown;
 mod space;

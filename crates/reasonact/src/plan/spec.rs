@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use runtime::{EffectClass, InputError, Json};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::command::Run;
 use crate::duration::HumanDuration;
@@ -83,7 +83,44 @@ pub(crate) struct StepSpec {
     #[serde(default)]
     pub(crate) ask: Option<AskSpec>,
     #[serde(default)]
+    pub(crate) call: Option<CallSpec>,
+    #[serde(default)]
     pub(crate) fail: Option<FailSpec>,
+}
+
+/// Work for another agent, over Agent2Agent.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CallSpec {
+    /// Which agent, as the config calls it.
+    pub(crate) agent: String,
+    /// What to tell it, in words.
+    #[serde(default)]
+    pub(crate) text: Option<String>,
+    /// What to tell it, as data.
+    #[serde(default)]
+    pub(crate) data: Option<Value>,
+    /// What to say of the message.
+    #[serde(default)]
+    pub(crate) metadata: Map<String, Value>,
+    /// The context that the message belongs to; a new one if nothing is said.
+    #[serde(default)]
+    pub(crate) context: Option<String>,
+    /// Whether what the agent gives is given by this job too.
+    #[serde(default)]
+    pub(crate) forward: bool,
+}
+
+impl CallSpec {
+    fn check(&self) -> Result<(), String> {
+        if self.agent.is_empty() {
+            return Err("agent: is empty".to_owned());
+        }
+        match (&self.text, &self.data) {
+            (None, None) => Err("says nothing: give `text`, `data` or both".to_owned()),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Why a step fails: a text, or a text and the word for it.
@@ -177,7 +214,7 @@ pub(crate) struct AskSpec {
 }
 
 /// The words for what a step can do.
-const KINDS: &str = "`run`, `sleep`, `say`, `artifact`, `ask` or `fail`";
+const KINDS: &str = "`run`, `sleep`, `say`, `artifact`, `ask`, `call` or `fail`";
 
 impl PlanSpec {
     /// Reads a plan and makes sure that it can be run.
@@ -293,6 +330,7 @@ impl StepSpec {
             self.say.is_some(),
             self.artifact.is_some(),
             self.ask.is_some(),
+            self.call.is_some(),
             self.fail.is_some(),
         ];
         match kinds.iter().filter(|&&is| is).count() {
@@ -307,6 +345,11 @@ impl StepSpec {
         self.retry.check()?;
         if let Some(run) = &self.run {
             run.check().map_err(|why| format!("run: {why}"))?;
+        } else if let Some(call) = &self.call {
+            call.check().map_err(|why| format!("call: {why}"))?;
+            if self.class != EffectClass::External {
+                return Err("class: a call knows its own".to_owned());
+            }
         } else {
             self.check_quiet()?;
         }
@@ -326,19 +369,25 @@ impl StepSpec {
     fn check_quiet(&self) -> Result<(), String> {
         let only_of_commands =
             |part: &str| Err(format!("{part}: only a step that runs a command has this"));
+        let only_of_work = |part: &str| {
+            Err(format!(
+                "{part}: only a step that runs a command or calls an agent has this"
+            ))
+        };
         if self.class != EffectClass::External {
             return only_of_commands("class");
         }
         if self.retry != Retry::default() {
-            return only_of_commands("retry");
+            return only_of_work("retry");
         }
         if self.on_interrupted != OnInterrupted::default() {
-            return only_of_commands("on_interrupted");
+            return only_of_work("on_interrupted");
         }
         let reads_file = self.artifact.as_ref().is_some_and(|a| a.file.is_some());
         if self.timeout.is_some() && !reads_file {
             return Err(
-                "timeout: only a step that runs a command or reads a file has this".to_owned(),
+                "timeout: only a step that runs a command, calls an agent or reads a file has this"
+                    .to_owned(),
             );
         }
         Ok(())
@@ -384,6 +433,16 @@ impl StepSpec {
         }
         if let Some(ask) = &self.ask {
             texts.push(("ask.prompt", ask.prompt.clone()));
+        }
+        if let Some(call) = &self.call {
+            texts.extend(call.text.iter().map(|text| ("call.text", text.clone())));
+            let context = call.context.iter();
+            texts.extend(context.map(|text| ("call.context", text.clone())));
+            let data = call.data.iter().map(|data| ("call.data", data));
+            let metadata = call.metadata.values().map(|data| ("call.metadata", data));
+            for (part, value) in data.chain(metadata) {
+                strings_in(value, &mut |text| texts.push((part, text.to_owned())));
+            }
         }
         texts
     }
@@ -584,7 +643,23 @@ mod tests {
             ),
             (
                 r#"{"steps":[{"id":"a","timeout":"1s","ask":{"prompt":"?"}}]}"#,
-                "timeout: only a step that runs a command or reads a file",
+                "timeout: only a step that runs a command, calls an agent or reads a file",
+            ),
+            (
+                r#"{"steps":[{"id":"a","call":{"agent":"","text":"x"}}]}"#,
+                "step `a`: call: agent: is empty",
+            ),
+            (
+                r#"{"steps":[{"id":"a","call":{"agent":"b"}}]}"#,
+                "call: says nothing: give `text`, `data` or both",
+            ),
+            (
+                r#"{"steps":[{"id":"a","class":"read","call":{"agent":"b","text":"x"}}]}"#,
+                "class: a call knows its own",
+            ),
+            (
+                r#"{"steps":[{"id":"a","call":{"agent":"b","data":{"x":["{{ steps.c.y }}"]}}}]}"#,
+                "step `a`: call.data: ",
             ),
             (
                 r#"{"steps":[{"id":"a","ask":{"prompt":"?","deadline":"1s"}}]}"#,

@@ -44,14 +44,23 @@ impl Run {
             };
         }
         let begun_ms = self.context.now_ms();
-        if spec.sleep.is_some() {
+        let kind = match (&spec.sleep, &spec.call) {
+            (Some(_), _) => Some("sleep"),
+            (_, Some(_)) => Some("call"),
+            _ => None,
+        };
+        if let Some(kind) = kind {
             self.context.emit(EventKind::StepStarted {
                 step: spec.id.clone(),
                 title: spec.title.clone(),
-                kind: "sleep".to_owned(),
+                kind: kind.to_owned(),
                 attempt: 1,
                 attempts: 1,
             });
+        }
+        if let Some(call) = &spec.call {
+            let end = self.call(spec, call, &scope).await;
+            return self.show_since(spec, end, begun_ms);
         }
         let end = self.quiet_step(spec, &scope).await;
         let reads_file = spec
@@ -355,7 +364,7 @@ fn fill_run(
 }
 
 /// The fields of a JSON object, for later steps.
-fn fields(output: Option<&Json>) -> BTreeMap<String, Value> {
+pub(super) fn fields(output: Option<&Json>) -> BTreeMap<String, Value> {
     match output.map(Json::value) {
         Some(Value::Object(fields)) => fields.into_iter().collect(),
         Some(other) => BTreeMap::from([("output".to_owned(), other)]),

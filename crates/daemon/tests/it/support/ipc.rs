@@ -106,19 +106,33 @@ impl Ipc {
     /// Begins to read a stream.
     #[track_caller]
     pub(crate) fn stream(&self, path: &str, headers: &str) -> Stream {
+        let refused = |answer| panic!("{path}: {answer:?}");
+        self.try_stream(path, headers).unwrap_or_else(refused)
+    }
+
+    /// Begins to read a stream, or gives the answer that is none.
+    #[track_caller]
+    pub(crate) fn try_stream(&self, path: &str, headers: &str) -> Result<Stream, Answer> {
         let mut stream = self.connect();
         write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n{headers}\r\n")
             .expect("a request can be sent");
         let mut stream = BufReader::new(stream);
         let (status, headers) = head(&mut stream).expect("an answer has a head");
-        assert_eq!(status, 200, "{path}: {headers:?}");
-        Stream {
+        if status != 200 {
+            let body = body(&mut stream, &headers).expect("a refusal is whole");
+            return Err(Answer {
+                status,
+                headers,
+                body,
+            });
+        }
+        Ok(Stream {
             pieces: BufReader::new(Chunks {
                 stream,
                 left: 0,
                 is_over: false,
             }),
-        }
+        })
     }
 
     /// Waits until a job waits for somebody. That is in no log, so whoever watches only now does not see it.
@@ -188,6 +202,16 @@ fn head(stream: &mut impl BufRead) -> Option<(u16, Vec<(String, String)>)> {
 /// The next answer of a connection: with its length, in chunks, or to the end.
 pub(crate) fn parse(stream: &mut impl BufRead) -> Option<Answer> {
     let (status, headers) = head(stream)?;
+    let body = body(stream, &headers)?;
+    Some(Answer {
+        status,
+        headers,
+        body,
+    })
+}
+
+/// The body that follows these headers.
+fn body(stream: &mut impl BufRead, headers: &[(String, String)]) -> Option<String> {
     let header = |wanted: &str| {
         headers
             .iter()
@@ -209,11 +233,7 @@ pub(crate) fn parse(stream: &mut impl BufRead) -> Option<Answer> {
     } else {
         stream.read_to_end(&mut body).ok()?;
     }
-    Some(Answer {
-        status,
-        headers,
-        body: String::from_utf8_lossy(&body).into_owned(),
-    })
+    Some(String::from_utf8_lossy(&body).into_owned())
 }
 
 /// A body in chunks (RFC 9112, section 7.1).

@@ -79,6 +79,15 @@ impl Lines {
         })
     }
 
+    /// Waits for the line of this number; `None` if the stream ends before it.
+    #[cfg(feature = "ipc")]
+    pub(crate) fn line(&self, number: usize) -> Option<String> {
+        self.wait(&format!("line {number}"), |read| {
+            let line = read.lines.get(number);
+            line.cloned().map(Some).or(read.is_over.then_some(None))
+        })
+    }
+
     /// Waits until there are so many lines.
     pub(crate) fn wait_for_count(&self, count: usize) {
         self.wait(&format!("{count} lines"), |read| {

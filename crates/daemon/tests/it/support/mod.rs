@@ -10,6 +10,8 @@ mod node;
 mod power;
 mod processes;
 mod random;
+#[cfg(any(feature = "grpc", feature = "a2a"))]
+mod tls;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -27,6 +29,8 @@ pub(crate) use node::{Node, Place};
 pub(crate) use power::PowerDisk;
 pub(crate) use processes::are_over;
 pub(crate) use random::Random;
+#[cfg(any(feature = "grpc", feature = "a2a"))]
+pub(crate) use tls::certificate;
 
 /// How long anything may take that a test waits for. Far more than it does, so that a busy machine fails no test.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
