@@ -3,11 +3,13 @@
 //! Of the jobs that carry a config's id the newest counts: a config that was made again under its id has taken the place of
 //! the one before. A config stays to be seen after its task is over, until it is deleted or the log lets go of it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use a2a_types::{A2AError, AuthenticationInfo, TaskPushNotificationConfig};
-use runtime::{JobFilter, JobId, JobSpec, JobState, JobView, Json, SubmitError};
+use runtime::{JobFilter, JobId, JobSpec, JobState, JobView, Json};
 use sha2::{Digest, Sha256};
+use tokio::sync::Mutex;
 
 use super::post::{Authentication, Receiver};
 use super::target::ResolveError;
@@ -21,9 +23,6 @@ use crate::service::{PAGE_MAX, Service, Stage, blocking};
 /// How long a host's name may take to be looked up before its config is taken in. It is looked up again when it is used.
 const LOOKUP_MAX: Duration = Duration::from_secs(2);
 
-/// How often a config is made anew that others make at the same time.
-const TRIES: u32 = 8;
-
 /// The configs of all tasks. Clones are the same.
 #[derive(Clone)]
 pub(in super::super) struct Configs {
@@ -31,6 +30,8 @@ pub(in super::super) struct Configs {
     pusher: Pusher,
     /// How many a task may have.
     limit: usize,
+    /// Whose turn it is to change any.
+    turn: Arc<Mutex<()>>,
 }
 
 /// A config as a client gives it, and found to be one that can be used.
@@ -43,16 +44,17 @@ pub(in super::super) struct Given {
 /// A config as it was found.
 struct Found {
     job: JobView,
-    spec: Spec,
+    /// Nothing where the log has let go of it.
+    spec: Option<Spec>,
 }
 
 impl Found {
     fn is_there(&self) -> bool {
-        self.job.state != JobState::Cancelled && matches!(self.spec, Spec::Config { .. })
+        self.job.state != JobState::Cancelled && matches!(self.spec, Some(Spec::Config { .. }))
     }
 
     fn is_given(&self, given: &Given) -> bool {
-        let Spec::Config { to, .. } = &self.spec else {
+        let Some(Spec::Config { to, .. }) = &self.spec else {
             return false;
         };
         self.is_there() && *to == given.to
@@ -60,8 +62,8 @@ impl Found {
 
     fn shown(self) -> Option<TaskPushNotificationConfig> {
         match self.spec {
-            Spec::Config { task, id, to, .. } => Some(shown(task, id, to)),
-            Spec::Deleted { .. } => None,
+            Some(Spec::Config { task, id, to, .. }) => Some(shown(task, id, to)),
+            Some(Spec::Deleted { .. }) | None => None,
         }
     }
 }
@@ -87,6 +89,7 @@ impl Configs {
             service,
             pusher,
             limit,
+            turn: Arc::default(),
         }
     }
 
@@ -153,72 +156,63 @@ impl Configs {
         from_beginning: bool,
     ) -> Result<TaskPushNotificationConfig, Refusal> {
         self.check_supported()?;
-        for _ in 0..TRIES {
-            let all = self.of(task, None).await?;
-            let (same, others): (Vec<Found>, Vec<Found>) = all
-                .into_iter()
-                .partition(|found| found.job.labels.get(LABEL_ID) == Some(&given.id));
-            let newest = same.first();
-            if newest.is_some_and(|newest| newest.is_given(&given)) {
-                return Ok(shown(task, given.id, given.to));
-            }
-            let is_new = !newest.is_some_and(Found::is_there);
-            if is_new && newest_of_each(others).len() >= self.limit {
-                return Err(invalid(format!(
-                    "task {task} has {} push notification configs, as many as it may (`a2a.push_configs`); delete one",
-                    self.limit
-                )));
-            }
-            let from = match from_beginning {
-                true => Place::FIRST,
-                false => Place::after(self.service.jobs().shown().await.map_err(Fault::from)?),
-            };
-            let spec = Spec::Config {
-                task,
-                id: given.id.clone(),
-                to: given.to.clone(),
-                from,
-            };
-            for before in &same {
-                self.end(&before.job, "another config took its place")
-                    .await?;
-            }
-            if self.submit(task, &given.id, same.len(), &spec).await? {
-                return Ok(shown(task, given.id, given.to));
-            }
+        let _turn = self.turn.lock().await;
+        let all = self.of(task, None).await?;
+        let (same, others): (Vec<Found>, Vec<Found>) = all
+            .into_iter()
+            .partition(|found| found.job.labels.get(LABEL_ID) == Some(&given.id));
+        let newest = same.first();
+        if newest.is_some_and(|newest| newest.is_given(&given)) {
+            return Ok(shown(task, given.id, given.to));
         }
-        Err(Fault::new(
-            FaultCode::Exhausted,
-            format!("config `{}` is being changed by others", given.id),
-        )
-        .into())
+        let is_new = !newest.is_some_and(Found::is_there);
+        if is_new && newest_of_each(others).len() >= self.limit {
+            return Err(invalid(format!(
+                "task {task} has {} push notification configs, as many as it may (`a2a.push_configs`); delete one",
+                self.limit
+            )));
+        }
+        let from = match from_beginning {
+            true => Place::FIRST,
+            false => Place::after(self.service.jobs().shown().await.map_err(Fault::from)?),
+        };
+        let spec = Spec::Config {
+            task,
+            id: given.id.clone(),
+            to: given.to.clone(),
+            from,
+        };
+        for before in &same {
+            self.end(&before.job, "another config took its place")
+                .await?;
+        }
+        self.submit(task, &given.id, newest, &spec).await?;
+        Ok(shown(task, given.id, given.to))
     }
 
-    /// Whether a job was made; if not, another took its place at the same time.
+    /// Makes a job that follows `newest` of the same id.
     async fn submit(
         &self,
         task: JobId,
         id: &str,
-        earlier: usize,
+        newest: Option<&Found>,
         spec: &Spec,
-    ) -> Result<bool, Refusal> {
+    ) -> Result<(), Refusal> {
         if *self.service.stage().borrow() >= Stage::Draining {
             let message = "the daemon is draining and takes in no more push notification configs";
             return Err(Fault::new(FaultCode::Unavailable, message).into());
         }
+        let after = newest.map_or_else(|| "first".to_owned(), |newest| newest.job.id.to_string());
         let mut job = JobSpec::new(PROGRAM, Json::of(spec))
             .named(format!("push {task}"))
-            .keyed(format!("a2a.push:{task}:{earlier}:{id}"));
+            .keyed(format!("a2a.push:{task}:{after}:{id}"));
         job.labels.extend([
             (LABEL.to_owned(), VERSION.to_owned()),
             (LABEL_TASK.to_owned(), task.to_string()),
             (LABEL_ID.to_owned(), id.to_owned()),
         ]);
-        match self.service.jobs().submit(job).await {
-            Ok(_) => Ok(true),
-            Err(SubmitError::Conflict { .. }) => Ok(false),
-            Err(error) => Err(Fault::from(error).into()),
-        }
+        self.service.jobs().submit(job).await.map_err(Fault::from)?;
+        Ok(())
     }
 
     pub(in super::super) async fn get(
@@ -249,29 +243,25 @@ impl Configs {
     /// Deletes a config. When this is over, nothing is being sent for it any more.
     pub(in super::super) async fn delete(&self, task: JobId, id: &str) -> Result<(), Refusal> {
         self.check_supported()?;
-        for _ in 0..TRIES {
-            let all = self.of(task, Some(id)).await?;
-            if !all.first().is_some_and(Found::is_there) {
-                return Ok(());
-            }
-            let mut was_over = false;
-            for found in &all {
-                was_over |= !self.end(&found.job, "deleted by a client of a2a").await?;
-            }
-            let spec = Spec::Deleted {
-                task,
-                id: id.to_owned(),
-            };
-            // The end of a job that is over cannot be changed: another says that the config is no more.
-            if !was_over || self.submit(task, id, all.len(), &spec).await? {
-                return Ok(());
-            }
+        let _turn = self.turn.lock().await;
+        let all = self.of(task, Some(id)).await?;
+        let Some(newest) = all.first().filter(|newest| newest.is_there()) else {
+            return Ok(());
+        };
+        let mut is_cancelled = false;
+        for found in &all {
+            let ended_so = self.end(&found.job, "deleted by a client of a2a").await?;
+            is_cancelled |= ended_so && found.job.id == newest.job.id;
         }
-        Err(Fault::new(
-            FaultCode::Exhausted,
-            format!("config `{id}` is being changed by others"),
-        )
-        .into())
+        if is_cancelled {
+            return Ok(());
+        }
+        // The end of a job that is over cannot be changed: another says that the config is no more.
+        let spec = Spec::Deleted {
+            task,
+            id: id.to_owned(),
+        };
+        self.submit(task, id, Some(newest), &spec).await
     }
 
     /// Ends a config's job, and waits for that; whether it is over because of it.
@@ -336,10 +326,8 @@ impl Configs {
                     Some(first) => history.input(job.id, first)?,
                     None => None,
                 };
-                // The log has let go of it, or it was never one.
-                if let Some(spec) = input.and_then(|input| input.read().ok()) {
-                    found.push(Found { job, spec });
-                }
+                let spec = input.and_then(|input| input.read().ok());
+                found.push(Found { job, spec });
             }
             Ok(found)
         });

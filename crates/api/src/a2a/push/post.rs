@@ -17,8 +17,11 @@ use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 
 use super::target::{Forbidden, ResolveError, Resolver, Targets};
 
-/// How long a receiver may take. The protocol recommends 10 to 30 s (section 4.3.3).
+/// How long a receiver may take. The protocol recommends 10 to 30 s (section 4.3.3); something large is given more.
 const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a receiver is expected to take at the least, in bytes in a second.
+const PACE_MIN_BYTES: usize = 64 << 10;
 
 /// How long it may take to be reached.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -185,6 +188,7 @@ impl Post {
             .headers(headers)
             .header(CONTENT_TYPE, MEDIA_TYPE)
             .header(ID, id)
+            .timeout(TIMEOUT + Duration::from_secs((body.len() / PACE_MIN_BYTES) as u64))
             .body(body)
             .send()
             .await;
@@ -201,7 +205,6 @@ fn client(targets: &Arc<Targets>) -> Client {
         .dns_resolver(Arc::new(Resolver(Arc::clone(targets))))
         .no_proxy()
         .redirect(redirect::Policy::none())
-        .timeout(TIMEOUT)
         .connect_timeout(CONNECT_TIMEOUT)
         .pool_max_idle_per_host(2)
         .user_agent("tinkerbell")
@@ -289,10 +292,7 @@ fn unreached(error: &reqwest::Error, host: &str) -> Unsent {
         last = Some(error);
     }
     if error.is_timeout() {
-        return Unsent::yet(
-            "timed_out",
-            format!("{host} takes longer than {} s", TIMEOUT.as_secs()),
-        );
+        return Unsent::yet("timed_out", format!("{host} takes too long"));
     }
     // The outermost error names the URL.
     let why = last.map(ToString::to_string).unwrap_or_default();
