@@ -132,6 +132,22 @@ const NODE: &[NodePackages] = &[NodePackages {
     purpose: "a2a with the protocol's official client for JavaScript",
 }];
 
+/// A program from the registry of crates that a test needs, below `target/tools`.
+struct CratesProgram {
+    directory: &'static str,
+    package: &'static str,
+    version: &'static str,
+    /// What is not tested without it.
+    purpose: &'static str,
+}
+
+const CRATES: &[CratesProgram] = &[CratesProgram {
+    directory: "a2a-cli",
+    package: "a2a-cli",
+    version: "0.4.5",
+    purpose: "a2a with the protocol's official command line",
+}];
+
 fn test(args: &[String]) -> Done {
     let root = root();
     let tools = root.join("target/tools");
@@ -161,6 +177,14 @@ fn test(args: &[String]) -> Done {
             missing.push(format!(
                 "packages of JavaScript for {}: {why}; not tested: {}",
                 wanted.directory, wanted.purpose
+            ));
+        }
+    }
+    for wanted in CRATES {
+        if let Err(why) = provide_crate(wanted, &tools) {
+            missing.push(format!(
+                "{} {}: {why}; not tested: {}",
+                wanted.package, wanted.version, wanted.purpose
             ));
         }
     }
@@ -313,6 +337,30 @@ fn provide_node(wanted: &NodePackages, tools: &Path) -> Done {
         .arg(&directory)
         .args(wanted.packages))?;
     fs::write(&list, packages).map_err(|error| error.to_string())
+}
+
+/// Makes sure that a program is there in its version. Without TLS, which tests on one machine do not ask for, and which
+/// takes the longest to build.
+fn provide_crate(wanted: &CratesProgram, tools: &Path) -> Done {
+    let directory = tools.join(wanted.directory);
+    let list = directory.join("packages.txt");
+    let package = format!("{} {}", wanted.package, wanted.version);
+    if fs::read_to_string(&list).is_ok_and(|there| there == package) {
+        return Ok(());
+    }
+    run(Command::new(cargo())
+        .args([
+            "install",
+            "--quiet",
+            "--locked",
+            "--debug",
+            "--no-default-features",
+            "--force",
+        ])
+        .args([wanted.package, "--version", wanted.version, "--root"])
+        .arg(&directory)
+        .env("CARGO_PROFILE_DEV_DEBUG", "0"))?;
+    fs::write(&list, package).map_err(|error| error.to_string())
 }
 
 /// One thing that must pass: a `cargo` command line and the variables it runs with.

@@ -1,8 +1,9 @@
-//! The transport `a2a` against the real binary, by the protocol's official Python client over all three bindings, and by bare
-//! HTTP where what is said must be exact. The agent is that of `examples/a2a.toml`.
+//! The transport `a2a` against the real binary, by the protocol's official clients for Python and JavaScript over all three
+//! bindings, and for the command line over two; and by bare HTTP where what is said must be exact. The agent is that of `examples/a2a.toml`.
 
 #[cfg(feature = "ipc")]
 mod call;
+mod cli;
 mod push;
 
 use std::io::{BufRead, BufReader, Write};
