@@ -113,6 +113,41 @@ const PYTHON: &[PythonPackages] = &[
     },
 ];
 
+/// Packages of JavaScript that a test needs, in a directory of their own below `target/tools`.
+struct NodePackages {
+    directory: &'static str,
+    packages: &'static [&'static str],
+    /// What is not tested without them.
+    purpose: &'static str,
+}
+
+const NODE: &[NodePackages] = &[NodePackages {
+    directory: "a2a-js",
+    // The last two are what the first asks for if it is to speak gRPC.
+    packages: &[
+        "@a2a-js/sdk@1.3.0",
+        "@grpc/grpc-js@1.14.7",
+        "@bufbuild/protobuf@2.17.0",
+    ],
+    purpose: "a2a with the protocol's official client for JavaScript",
+}];
+
+/// A program from the registry of crates that a test needs, below `target/tools`.
+struct CratesProgram {
+    directory: &'static str,
+    package: &'static str,
+    version: &'static str,
+    /// What is not tested without it.
+    purpose: &'static str,
+}
+
+const CRATES: &[CratesProgram] = &[CratesProgram {
+    directory: "a2a-cli",
+    package: "a2a-cli",
+    version: "0.4.5",
+    purpose: "a2a with the protocol's official command line",
+}];
+
 fn test(args: &[String]) -> Done {
     let root = root();
     let tools = root.join("target/tools");
@@ -134,6 +169,22 @@ fn test(args: &[String]) -> Done {
             missing.push(format!(
                 "packages of Python for {}: {why}; not tested: {}",
                 wanted.environment, wanted.purpose
+            ));
+        }
+    }
+    for wanted in NODE {
+        if let Err(why) = provide_node(wanted, &tools) {
+            missing.push(format!(
+                "packages of JavaScript for {}: {why}; not tested: {}",
+                wanted.directory, wanted.purpose
+            ));
+        }
+    }
+    for wanted in CRATES {
+        if let Err(why) = provide_crate(wanted, &tools) {
+            missing.push(format!(
+                "{} {}: {why}; not tested: {}",
+                wanted.package, wanted.version, wanted.purpose
             ));
         }
     }
@@ -258,6 +309,58 @@ fn provide_python(wanted: &PythonPackages, tools: &Path) -> Done {
         .args(["install", "--quiet", "--disable-pip-version-check"])
         .args(wanted.packages))?;
     fs::write(&list, packages).map_err(|error| error.to_string())
+}
+
+/// Makes sure that a directory has its packages of JavaScript. It is whole when the list of them is beside it.
+fn provide_node(wanted: &NodePackages, tools: &Path) -> Done {
+    let directory = tools.join(wanted.directory);
+    let list = directory.join("packages.txt");
+    let packages = wanted.packages.join("\n");
+    if fs::read_to_string(&list).is_ok_and(|there| there == packages) {
+        return Ok(());
+    }
+    if !is_on_path("node") || !is_on_path("npm") {
+        return Err(
+            "there is no `node`, or no `npm` (Debian packages `nodejs` and `npm`)".to_owned(),
+        );
+    }
+    fs::create_dir_all(&directory).map_err(|error| error.to_string())?;
+    run(Command::new("npm")
+        .args([
+            "install",
+            "--silent",
+            "--no-audit",
+            "--no-fund",
+            "--ignore-scripts",
+        ])
+        .arg("--prefix")
+        .arg(&directory)
+        .args(wanted.packages))?;
+    fs::write(&list, packages).map_err(|error| error.to_string())
+}
+
+/// Makes sure that a program is there in its version. Without TLS, which tests on one machine do not ask for, and which
+/// takes the longest to build.
+fn provide_crate(wanted: &CratesProgram, tools: &Path) -> Done {
+    let directory = tools.join(wanted.directory);
+    let list = directory.join("packages.txt");
+    let package = format!("{} {}", wanted.package, wanted.version);
+    if fs::read_to_string(&list).is_ok_and(|there| there == package) {
+        return Ok(());
+    }
+    run(Command::new(cargo())
+        .args([
+            "install",
+            "--quiet",
+            "--locked",
+            "--debug",
+            "--no-default-features",
+            "--force",
+        ])
+        .args([wanted.package, "--version", wanted.version, "--root"])
+        .arg(&directory)
+        .env("CARGO_PROFILE_DEV_DEBUG", "0"))?;
+    fs::write(&list, package).map_err(|error| error.to_string())
 }
 
 /// One thing that must pass: a `cargo` command line and the variables it runs with.

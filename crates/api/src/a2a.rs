@@ -10,6 +10,7 @@
 //! - `story`: a job's journal told as a task.
 //! - `live`: the same, going on as it happens.
 //! - `handler`: the protocol's operations.
+//! - [`push`]: what happens to a task, sent to an address that a client has named.
 //! - `serve`: connections, who may ask, and how they end.
 
 mod card;
@@ -17,6 +18,7 @@ mod fault;
 mod handler;
 mod live;
 mod message;
+pub mod push;
 mod serve;
 pub mod skill;
 mod story;
@@ -24,7 +26,7 @@ mod story;
 pub use crate::server::Server;
 pub use crate::token::TokenCheck;
 pub use card::{Agent, Provider};
-pub use serve::{Access, serve};
+pub use serve::{Access, Pushes, serve};
 pub use skill::{AnswerKind, Rule, Skill, Template};
 
 /// The version of the protocol that is spoken.

@@ -11,6 +11,7 @@ pub struct Instruments {
     seconds: Family<Histogram>,
     connections: Family<Gauge>,
     connections_refused: Family<Counter>,
+    notifications: Family<Counter>,
     pub(crate) streams_lagged: Counter,
     pub(crate) streams: Gauge,
 }
@@ -52,6 +53,12 @@ impl Instruments {
                 &["transport", "reason"],
                 SERIES_MAX,
             ),
+            notifications: registry.counter_family(
+                "tinkerbell_api_push_notifications_total",
+                "Push notifications tried, by what came of it: taken, put_off or refused",
+                &["result"],
+                SERIES_MAX,
+            ),
             streams: registry.gauge("tinkerbell_api_streams", "Open streams of events and logs"),
             streams_lagged: registry.counter(
                 "tinkerbell_api_streams_lagged_total",
@@ -70,6 +77,12 @@ impl Instruments {
     #[must_use]
     pub fn connections(&self, transport: &str) -> Gauge {
         self.connections.with(&[transport])
+    }
+
+    /// Counts a push notification that was tried.
+    #[cfg(feature = "a2a")]
+    pub(crate) fn pushed(&self, result: &str) {
+        self.notifications.with(&[result]).inc();
     }
 
     /// Counts a connection that was refused.

@@ -257,9 +257,15 @@ impl Service {
             Ok::<_, Fault>((history.input(id, first)?, result, questions))
         })
         .await?;
+        let input = input.map(|input| input.value());
+        #[cfg(feature = "a2a")]
+        let input = match job.program == crate::a2a::push::PROGRAM {
+            true => input.map(crate::a2a::push::without_secrets),
+            false => input,
+        };
         Ok(JobDetails {
             job,
-            input: input.map(|input| input.value()),
+            input,
             result,
             questions,
         })

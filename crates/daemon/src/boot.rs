@@ -20,6 +20,7 @@ use crate::config::TlsSource;
 use crate::config::{Config, Environment, Secret, SecretSource, Sync};
 use crate::http::{self, AllowedHosts, Health};
 use crate::instruments::DaemonInstruments;
+use crate::transports::Site;
 
 /// Why a daemon did not become ready.
 #[derive(Debug, thiserror::Error)]
@@ -327,6 +328,15 @@ pub fn end_leftovers(opened: &OpenedLog) {
     }
 }
 
+/// The programs that jobs may be of.
+#[must_use]
+pub fn programs(steps_max: usize) -> runtime::Programs {
+    let programs = reasonact::programs(steps_max);
+    #[cfg(feature = "a2a")]
+    let programs = programs.with(api::a2a::push::Push);
+    programs
+}
+
 /// Starts the threads of the runtime, with the tools that carry effects out, which take up the live jobs.
 ///
 /// # Errors
@@ -336,6 +346,7 @@ pub fn start_runtime(
     config: &Config,
     environment: &Environment,
     opened: OpenedLog,
+    site: &Site,
     pal: &Pal,
     registry: &Registry,
 ) -> Result<Runtime, BootError> {
@@ -353,6 +364,7 @@ pub fn start_runtime(
     #[cfg(not(feature = "a2a"))]
     let _ = environment;
     let tools = ToolBox::new(tools, tokio::runtime::Handle::current(), pal.clone());
+    let tools = site.add_to(tools);
     if let Err(error) = tools.sweep_snapshots(|job| opened.recovery.is_live(job)) {
         tracing::warn!("snapshots of jobs that are over could not be removed: {error}");
     }
@@ -362,7 +374,7 @@ pub fn start_runtime(
         intake_queue: config.limits.intake_queue,
         retention: config.wal.retention.into(),
         long_poll: Some(config.scheduler.long_poll.into()),
-        programs: reasonact::programs(config.limits.steps_per_plan),
+        programs: programs(config.limits.steps_per_plan),
         payloads: opened.payloads,
         pal: pal.clone(),
         instruments: Instruments::new(registry),

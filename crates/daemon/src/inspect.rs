@@ -219,7 +219,7 @@ impl LogView {
     /// The first difference, or why the job cannot be replayed.
     pub fn replay(&self, job: JobId, steps_max: usize) -> Result<Replayed, InspectError> {
         let journal = self.journal(job)?;
-        let programs = reasonact::programs(steps_max);
+        let programs = crate::boot::programs(steps_max);
         Ok(runtime::replay(&programs, &self.payloads()?, job, journal)?)
     }
 

@@ -135,7 +135,7 @@ pub async fn init(settings: Settings) -> Result<Running, BootError> {
 
     let runtime = {
         let environment = &load_options.environment;
-        boot::start_runtime(&config, environment, opened, &pal, &registry)?
+        boot::start_runtime(&config, environment, opened, &site, &pal, &registry)?
     };
     instruments.watch(runtime.log_stats(), &pal);
     checks.wal.ok();

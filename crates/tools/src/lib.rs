@@ -32,4 +32,4 @@ pub use command::{PROCESS_RUN, ProcessInput, ProcessOutcome, ProcessResult};
 pub use error::Error;
 pub use file::{FILE_READ, FileContent, FileReadInput};
 pub use output::{SHOW_INTERVAL, SHOWN_EVENT_BYTES};
-pub use toolbox::{Attachments, Options, ToolBox};
+pub use toolbox::{Attachments, Handler, Options, Performing, ToolBox};

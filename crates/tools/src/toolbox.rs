@@ -3,8 +3,9 @@
 //! Each call is one task on the I/O runtime, known by its id from its start until its result is on its way. A handler
 //! that panics, or does not know the kind, still gives a result: no job ever waits for an effect that is not there.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -99,6 +100,15 @@ impl Options {
     }
 }
 
+/// Carries out a kind of effect that this crate knows nothing of.
+pub trait Handler: Send + Sync {
+    /// One try. The future is dropped when the try is to end, and must leave nothing at work then.
+    fn perform(&self, call: EffectCall) -> Performing;
+}
+
+/// One try of a [`Handler`].
+pub type Performing = Pin<Box<dyn Future<Output = EffectResult> + Send>>;
+
 /// What all handlers share.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -124,13 +134,25 @@ impl Shared {
 /// Bytes beside a result, which names them by their SHA-256.
 pub type Attachments = Vec<Vec<u8>>;
 
+/// The handlers that came from outside, by the kinds of effect.
+type Handlers = BTreeMap<String, Arc<dyn Handler>>;
+
 /// Carries out the effects of all jobs.
-#[derive(Debug)]
 pub struct ToolBox {
     shared: Arc<Shared>,
+    handlers: Arc<Handlers>,
     runtime: Handle,
     pal: Pal,
     running: Arc<Mutex<HashMap<EffectId, watch::Sender<Option<CancelReason>>>>>,
+}
+
+impl std::fmt::Debug for ToolBox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ToolBox")
+            .field("handlers", &self.handlers.keys())
+            .field("running", &self.running())
+            .finish_non_exhaustive()
+    }
 }
 
 impl ToolBox {
@@ -144,10 +166,20 @@ impl ToolBox {
         };
         Self {
             shared: Arc::new(shared),
+            handlers: Arc::default(),
             runtime,
             pal,
             running: Arc::default(),
         }
+    }
+
+    /// Has another kind of effect carried out; one of that kind that was there before is replaced, but none of this crate's.
+    #[must_use]
+    pub fn with(mut self, kind: impl Into<String>, handler: impl Handler + 'static) -> Self {
+        let mut handlers = Handlers::clone(&self.handlers);
+        handlers.insert(kind.into(), Arc::new(handler));
+        self.handlers = Arc::new(handlers);
+        self
     }
 
     /// Starts one try and calls `done`, once, with what it came to, on a thread that may wait for the disk.
@@ -161,13 +193,16 @@ impl ToolBox {
         let id = call.id;
         self.lock_running().insert(id, sender);
         let shared = Arc::clone(&self.shared);
+        let handlers = Arc::clone(&self.handlers);
         let running = Arc::clone(&self.running);
         let progress = Progress::new(self.pal.clone(), &call);
         self.runtime.spawn(async move {
             let kind = Arc::clone(&call.kind);
             // A task of its own, so that a panic ends there.
             let handler =
-                tokio::spawn(async move { perform(&shared, &call, &progress, cancel).await });
+                tokio::spawn(
+                    async move { perform(&shared, &handlers, &call, &progress, cancel).await },
+                );
             let (result, attachments) = match handler.await {
                 Ok(performed) => performed,
                 Err(error) => {
@@ -231,6 +266,7 @@ pub(crate) async fn cancelled(cancel: &mut watch::Receiver<Option<CancelReason>>
 /// Gives a call to its handler.
 async fn perform(
     shared: &Shared,
+    handlers: &Handlers,
     call: &EffectCall,
     progress: &Progress,
     cancel: watch::Receiver<Option<CancelReason>>,
@@ -253,15 +289,45 @@ async fn perform(
         },
         #[cfg(test)]
         "test.panic" => panic!("as asked"),
-        kind => Err(EffectError::permanent(
-            "unknown_effect",
-            format!(
-                "there is no effect `{kind}` in this build; there are {}",
-                KINDS.join(", ")
-            ),
-        )),
+        kind => match handlers.get(kind) {
+            Some(handler) => until_cancelled(handler.perform(call.clone()), cancel).await,
+            None => Err(unknown(kind, handlers)),
+        },
     };
     (result, Attachments::new())
+}
+
+fn unknown(kind: &str, handlers: &Handlers) -> EffectError {
+    let ours = KINDS.iter().copied();
+    let known: Vec<&str> = ours.chain(handlers.keys().map(String::as_str)).collect();
+    EffectError::permanent(
+        "unknown_effect",
+        format!(
+            "there is no effect `{kind}` in this build; there are {}",
+            known.join(", ")
+        ),
+    )
+}
+
+/// Drops what is at work when it is to end.
+async fn until_cancelled(
+    performing: Performing,
+    mut cancel: watch::Receiver<Option<CancelReason>>,
+) -> EffectResult {
+    let ended = async {
+        // Without a sender nobody can ask for the end any more.
+        if cancel.wait_for(Option::is_some).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        biased;
+        result = performing => result,
+        () = ended => Err(EffectError::transient(
+            EffectError::CANCELLED,
+            "ended before it was done",
+        )),
+    }
 }
 
 impl EffectRunner for ToolBox {
@@ -312,34 +378,100 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn a_handler_that_panics_still_gives_a_result() {
-        let io = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .build()
-            .unwrap();
-        let dir = tempfile::TempDir::new().unwrap();
-        let options = Options::new(dir.path(), "test");
-        let tools = ToolBox::new(options, io.handle().clone(), Pal::new(8, 1024));
-        let call = EffectCall {
+    fn call(kind: &str) -> EffectCall {
+        EffectCall {
             id: EffectId {
                 job: JobId::from_parts(1, 2),
                 step: StepIndex(0),
                 attempt: Attempt::FIRST,
             },
-            kind: "test.panic".into(),
+            kind: kind.into(),
             class: EffectClass::Read,
             input: Json::null(),
             label: "step".into(),
             interrupted: false,
-        };
-        let (sender, result) = mpsc::channel();
-        tools.start_with(call, move |result, _| drop(sender.send(result)));
-        let error = result
-            .recv_timeout(Duration::from_secs(20))
-            .unwrap()
-            .unwrap_err();
+        }
+    }
+
+    struct Bench {
+        io: tokio::runtime::Runtime,
+        _dir: tempfile::TempDir,
+        tools: ToolBox,
+    }
+
+    impl Bench {
+        fn new(handlers: impl FnOnce(ToolBox) -> ToolBox) -> Self {
+            let io = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(1)
+                .build()
+                .unwrap();
+            let dir = tempfile::TempDir::new().unwrap();
+            let options = Options::new(dir.path(), "test");
+            let tools = ToolBox::new(options, io.handle().clone(), Pal::new(8, 1024));
+            Self {
+                io,
+                _dir: dir,
+                tools: handlers(tools),
+            }
+        }
+
+        fn start(&self, kind: &str) -> mpsc::Receiver<EffectResult> {
+            let (sender, result) = mpsc::channel();
+            self.tools
+                .start_with(call(kind), move |result, _| drop(sender.send(result)));
+            result
+        }
+    }
+
+    fn result_of(result: &mpsc::Receiver<EffectResult>) -> EffectResult {
+        result.recv_timeout(Duration::from_secs(20)).unwrap()
+    }
+
+    #[test]
+    fn a_handler_that_panics_still_gives_a_result() {
+        let bench = Bench::new(|tools| tools);
+        let error = result_of(&bench.start("test.panic")).unwrap_err();
         assert_eq!((error.code.as_str(), error.retryable), ("panic", false));
-        assert_eq!(tools.running(), 0);
+        assert_eq!(bench.tools.running(), 0);
+        drop(bench.io);
+    }
+
+    /// Gives its input back, or waits for ever with something that tells of its end.
+    struct Other(Option<Arc<()>>);
+
+    impl Handler for Other {
+        fn perform(&self, call: EffectCall) -> Performing {
+            let held = self.0.clone();
+            Box::pin(async move {
+                if held.is_some() {
+                    std::future::pending::<()>().await;
+                }
+                drop(held);
+                Ok(call.input)
+            })
+        }
+    }
+
+    #[test]
+    fn a_handler_from_outside_is_asked_for_its_kind_alone() {
+        let bench = Bench::new(|tools| tools.with("other", Other(None)));
+        assert_eq!(result_of(&bench.start("other")), Ok(Json::null()));
+        let error = result_of(&bench.start("another")).unwrap_err();
+        assert_eq!(error.code, "unknown_effect");
+        assert!(error.message.ends_with(", other"), "{error}");
+    }
+
+    #[test]
+    fn a_handler_from_outside_is_dropped_when_it_is_to_end() {
+        let held = Arc::new(());
+        let mut bench = Bench::new(|tools| tools.with("other", Other(Some(Arc::clone(&held)))));
+        let result = bench.start("other");
+        bench
+            .tools
+            .cancel(call("other").id, CancelReason::Cancelled);
+        let error = result_of(&result).unwrap_err();
+        assert_eq!(error.code, EffectError::CANCELLED);
+        // The test's own, and the handler's.
+        assert_eq!(Arc::strong_count(&held), 2);
     }
 }

@@ -84,8 +84,8 @@ impl Asks {
 }
 
 impl Agent {
-    /// The card that everybody sees, or the extended one.
-    pub(super) fn card(&self, asks: Asks, is_extended: bool) -> AgentCard {
+    /// The card that everybody sees, or the extended one. `pushes` says whether there are push notifications.
+    pub(super) fn card(&self, asks: Asks, pushes: bool, is_extended: bool) -> AgentCard {
         let schemes = asks.schemes();
         let interface = |binding: &str| AgentInterface::new(&self.public_url, binding);
         let shown = self
@@ -104,7 +104,7 @@ impl Agent {
             ],
             capabilities: AgentCapabilities {
                 streaming: Some(true),
-                push_notifications: Some(false),
+                push_notifications: Some(pushes),
                 extensions: None,
                 extended_agent_card: Some(asks.anything()),
             },

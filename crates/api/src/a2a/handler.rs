@@ -22,6 +22,7 @@ use tracing::Instrument;
 use super::card::{Agent, Asks};
 use super::fault::{self, Refusal, invalid, unsupported};
 use super::live::{Live, Until};
+use super::push::{Configs, Given};
 use super::skill::{self, AnswerKind, Metadata, Skill};
 use super::story::Story;
 use super::{LABEL, LABEL_CONTEXT, LABEL_SKILL, VERSION, message};
@@ -34,7 +35,7 @@ use crate::wire::JobQuery;
 pub(super) const TRANSPORT: &str = "a2a";
 
 /// The longest id of a message or a context, in bytes: they become keys and labels.
-const ID_MAX_BYTES: usize = 512;
+pub(super) const ID_MAX_BYTES: usize = 512;
 
 /// What is known of a request beside its content.
 #[derive(Debug)]
@@ -62,6 +63,7 @@ struct Inner {
     service: Service,
     agent: Agent,
     asks: Asks,
+    pushes: Configs,
 }
 
 /// A message that was taken in.
@@ -73,17 +75,23 @@ struct Taken {
 }
 
 impl Handler {
-    pub(super) fn new(service: Service, agent: Agent, asks: Asks) -> Self {
+    pub(super) fn new(service: Service, agent: Agent, asks: Asks, pushes: Configs) -> Self {
         Self(Arc::new(Inner {
             service,
             agent,
             asks,
+            pushes,
         }))
     }
 
     /// The card that everybody sees.
     pub(super) fn public_card(&self) -> AgentCard {
-        self.0.agent.card(self.0.asks, false)
+        self.card(false)
+    }
+
+    fn card(&self, is_extended: bool) -> AgentCard {
+        let pushes = self.0.pushes.are_supported();
+        self.0.agent.card(self.0.asks, pushes, is_extended)
     }
 
     fn service(&self) -> &Service {
@@ -138,27 +146,33 @@ impl Handler {
 
     /// Takes a message in: as a new task, or as the answer to what a task asks.
     async fn take(&self, request: SendMessageRequest) -> Result<Taken, Refusal> {
-        let pushes = request
-            .configuration
-            .as_ref()
-            .is_some_and(|configuration| configuration.task_push_notification_config.is_some());
-        if pushes {
-            return Err(A2AError::push_notification_not_supported().into());
-        }
         check_message(&request.message)?;
-        let task_id = request.message.task_id.clone();
-        match task_id.filter(|id| !id.is_empty()) {
-            Some(task_id) => self.take_answer(&task_id, request.message).await,
-            None => self.take_new(request).await,
-        }
-    }
-
-    async fn take_new(&self, request: SendMessageRequest) -> Result<Taken, Refusal> {
         let SendMessageRequest {
-            mut message,
+            message,
+            configuration,
             metadata,
             ..
         } = request;
+        let push =
+            configuration.and_then(|configuration| configuration.task_push_notification_config);
+        // Before there is a task: a config that cannot be used leaves nothing behind.
+        let push = match push {
+            Some(config) => Some(self.0.pushes.check(config).await?),
+            None => None,
+        };
+        let task_id = message.task_id.clone();
+        match task_id.filter(|id| !id.is_empty()) {
+            Some(task_id) => self.take_answer(&task_id, message, push).await,
+            None => self.take_new(message, metadata, push).await,
+        }
+    }
+
+    async fn take_new(
+        &self,
+        mut message: Message,
+        metadata: Option<std::collections::HashMap<String, serde_json::Value>>,
+        push: Option<Given>,
+    ) -> Result<Taken, Refusal> {
         let given = message.context_id.take().filter(|id| !id.is_empty());
         let context = given.unwrap_or_else(|| match self.0.agent.is_idempotent {
             // Made from the message's id, so that a message sent twice is in one context.
@@ -190,6 +204,9 @@ impl Handler {
             return Err(error.into());
         }
         let job = self.submit(skill, &message, context).await?;
+        if let Some(push) = push {
+            self.0.pushes.create(job.id, push, true).await?;
+        }
         let story = self.story(&job).await?;
         Ok(Taken {
             story,
@@ -260,7 +277,12 @@ impl Handler {
         Ok(newest.and_then(|mut job| job.labels.remove(LABEL_SKILL)))
     }
 
-    async fn take_answer(&self, task_id: &str, mut message: Message) -> Result<Taken, Refusal> {
+    async fn take_answer(
+        &self,
+        task_id: &str,
+        mut message: Message,
+        push: Option<Given>,
+    ) -> Result<Taken, Refusal> {
         let job = self.job(task_id).await?;
         let context = job.labels.get(LABEL_CONTEXT);
         let given = message.context_id.take().filter(|id| !id.is_empty());
@@ -275,6 +297,9 @@ impl Handler {
             return Err(unsupported(format!(
                 "task {task_id} is over and takes no more messages; send a new one in its context"
             )));
+        }
+        if let Some(push) = push {
+            self.0.pushes.create(job.id, push, false).await?;
         }
         if !is_known {
             self.answer(&job, &story, &message).await?;
@@ -603,10 +628,6 @@ fn length(asked: Option<i32>) -> Result<Option<usize>, Refusal> {
         .transpose()
 }
 
-fn no_push<T>() -> Result<T, Refusal> {
-    Err(A2AError::push_notification_not_supported().into())
-}
-
 #[async_trait]
 impl RequestHandler for Handler {
     async fn send_message(
@@ -662,10 +683,12 @@ impl RequestHandler for Handler {
     async fn create_push_config(
         &self,
         params: &ServiceParams,
-        _: TaskPushNotificationConfig,
+        config: TaskPushNotificationConfig,
     ) -> Result<TaskPushNotificationConfig, A2AError> {
         self.serve("CreateTaskPushNotificationConfig", params, async {
-            no_push()
+            let job = self.job(&config.task_id).await?;
+            let given = self.0.pushes.check(config).await?;
+            self.0.pushes.create(job.id, given, false).await
         })
         .await
     }
@@ -673,19 +696,27 @@ impl RequestHandler for Handler {
     async fn get_push_config(
         &self,
         params: &ServiceParams,
-        _: GetTaskPushNotificationConfigRequest,
+        request: GetTaskPushNotificationConfigRequest,
     ) -> Result<TaskPushNotificationConfig, A2AError> {
-        self.serve("GetTaskPushNotificationConfig", params, async { no_push() })
-            .await
+        self.serve("GetTaskPushNotificationConfig", params, async {
+            let job = self.job(&request.task_id).await?;
+            self.0.pushes.get(job.id, &request.id).await
+        })
+        .await
     }
 
     async fn list_push_configs(
         &self,
         params: &ServiceParams,
-        _: ListTaskPushNotificationConfigsRequest,
+        request: ListTaskPushNotificationConfigsRequest,
     ) -> Result<ListTaskPushNotificationConfigsResponse, A2AError> {
         self.serve("ListTaskPushNotificationConfigs", params, async {
-            no_push()
+            let job = self.job(&request.task_id).await?;
+            // A task has few: there is one page.
+            Ok(ListTaskPushNotificationConfigsResponse {
+                configs: self.0.pushes.list(job.id).await?,
+                next_page_token: None,
+            })
         })
         .await
     }
@@ -693,10 +724,11 @@ impl RequestHandler for Handler {
     async fn delete_push_config(
         &self,
         params: &ServiceParams,
-        _: DeleteTaskPushNotificationConfigRequest,
+        request: DeleteTaskPushNotificationConfigRequest,
     ) -> Result<(), A2AError> {
         self.serve("DeleteTaskPushNotificationConfig", params, async {
-            no_push()
+            let job = self.job(&request.task_id).await?;
+            self.0.pushes.delete(job.id, &request.id).await
         })
         .await
     }
@@ -708,7 +740,7 @@ impl RequestHandler for Handler {
     ) -> Result<AgentCard, A2AError> {
         self.serve("GetExtendedAgentCard", params, async {
             if self.0.asks.anything() {
-                return Ok(self.0.agent.card(self.0.asks, true));
+                return Ok(self.card(true));
             }
             Err(unsupported(
                 "there is no extended card, since clients of this agent are not known",

@@ -32,6 +32,7 @@ use tower_service::Service as _;
 use super::VERSION;
 use super::card::{Agent, Asks};
 use super::handler::{ASKING, Asking, Handler, TRANSPORT};
+use super::push::{Configs, Pusher};
 use crate::fault::{Fault, FaultCode};
 use crate::limits::ClientId;
 use crate::paced::Paced;
@@ -69,6 +70,15 @@ pub struct Access {
     pub hosts: Vec<String>,
 }
 
+/// Push notifications.
+#[derive(Clone, Debug)]
+pub struct Pushes {
+    /// Who sends them.
+    pub pusher: Pusher,
+    /// How many configs a task may have; with none there are no push notifications.
+    pub configs: usize,
+}
+
 /// Begins to serve an agent.
 ///
 /// # Errors
@@ -82,13 +92,14 @@ pub fn serve(
     listener: std::net::TcpListener,
     access: Access,
     agent: Agent,
+    pushes: Pushes,
     service: Service,
 ) -> io::Result<Server> {
     listener.set_nonblocking(true)?;
     let access = Arc::new(access);
     let a2a = A2a {
         listener: TcpListener::from_std(listener)?,
-        router: router(Arc::clone(&access), agent, &service),
+        router: router(Arc::clone(&access), agent, pushes, &service),
         access,
         service: service.clone(),
     };
@@ -104,12 +115,13 @@ struct Site {
     since: HeaderValue,
 }
 
-fn router(access: Arc<Access>, agent: Agent, service: &Service) -> Router {
+fn router(access: Arc<Access>, agent: Agent, pushes: Pushes, service: &Service) -> Router {
     let asks = Asks {
         token: access.token.is_some(),
         certificate: access.tls.as_ref().is_some_and(Tls::asks_clients),
     };
-    let handler = Handler::new(service.clone(), agent, asks);
+    let pushes = Configs::new(service.clone(), pushes.pusher, pushes.configs);
+    let handler = Handler::new(service.clone(), agent, asks, pushes);
     let card = serde_json::to_string(&handler.public_card())
         .expect("a card serialises because it has string keys only");
     let site = Arc::new(Site {
@@ -416,6 +428,13 @@ impl Binding {
         if self == Self::Rest && kind.is_some_and(|kind| kind == "application/problem+json") {
             let kind = HeaderValue::from_static("application/json");
             response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        }
+        // What a config that was deleted is answered with: the protocol's empty message is an empty object.
+        let says_nothing = response.status() == StatusCode::OK
+            && !response.headers().contains_key(header::CONTENT_TYPE);
+        if self == Self::Rest && says_nothing {
+            let kind = HeaderValue::from_static("application/a2a+json");
+            return ([(header::CONTENT_TYPE, kind)], "{}").into_response();
         }
         let is_plain = response
             .headers()

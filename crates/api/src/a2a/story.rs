@@ -104,7 +104,7 @@ fn read(history: &History, lsn: Lsn, stored: &Stored) -> Result<EventKind, Fault
 
 impl Story {
     /// The beginning of a job's story.
-    fn of(view: &JobView) -> Self {
+    pub(super) fn of(view: &JobView) -> Self {
         Self {
             job: view.id,
             context: view.labels.get(LABEL_CONTEXT).cloned().unwrap_or_default(),
@@ -171,9 +171,9 @@ impl Story {
     }
 
     fn take_entry(&mut self, history: &History, lsn: Lsn, entry: Entry) -> Result<(), Fault> {
-        self.through = lsn;
         match entry {
             Entry::Submitted { at_ms, spec } => {
+                self.through = lsn;
                 self.now_ms = at_ms;
                 let input = load(history, &spec.input)?.value();
                 if let Some(mut submitted) = message::submitted(&input) {
@@ -187,31 +187,67 @@ impl Story {
                 at_ms,
                 payload,
             } => {
+                self.through = lsn;
                 self.now_ms = at_ms;
                 let payload = load(history, &payload)?;
                 self.take_signal(lsn, &name, &payload);
             }
-            Entry::Emitted { event } => {
-                let event = read(history, lsn, &event)?;
-                self.take(history, lsn, None, event)?;
-            }
-            Entry::Finished { at_ms, .. } => {
-                self.now_ms = at_ms;
-                if let Some(result) = history.result(self.job, lsn)? {
-                    self.finish(result);
-                }
-            }
-            Entry::Completed { at_ms, .. } | Entry::TimerFired { at_ms, .. } => {
-                self.now_ms = at_ms;
-                self.work();
-            }
-            Entry::CancelRequested { at_ms, .. } => self.now_ms = at_ms,
-            Entry::Checkpoint(checkpoint) => self.now_ms = checkpoint.now_ms,
-            _ => {
-                self.work();
+            entry => {
+                self.show(history, lsn, entry)?;
             }
         }
         Ok(())
+    }
+
+    /// Takes in an entry of the job; gives what is shown of it. It depends on the entries alone, so that the second event of
+    /// an entry is the second one whenever the log is read. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// If the log or a blob cannot be read.
+    pub(super) fn show(
+        &mut self,
+        history: &History,
+        lsn: Lsn,
+        entry: Entry,
+    ) -> Result<Vec<StreamResponse>, Fault> {
+        self.through = lsn;
+        match entry {
+            Entry::Emitted { event } => {
+                let event = read(history, lsn, &event)?;
+                self.take(history, lsn, None, event)
+            }
+            Entry::Finished { at_ms, .. } => {
+                self.now_ms = at_ms;
+                let result = history.result(self.job, lsn)?;
+                Ok(result.map(|result| self.finish(result)).unwrap_or_default())
+            }
+            Entry::Submitted { at_ms, .. }
+            | Entry::Signalled { at_ms, .. }
+            | Entry::CancelRequested { at_ms, .. } => {
+                self.now_ms = at_ms;
+                Ok(Vec::new())
+            }
+            Entry::Checkpoint(checkpoint) => {
+                self.now_ms = checkpoint.now_ms;
+                Ok(Vec::new())
+            }
+            Entry::Completed { at_ms, .. } | Entry::TimerFired { at_ms, .. } => {
+                self.now_ms = at_ms;
+                Ok(self.work().into_iter().collect())
+            }
+            _ => Ok(self.work().into_iter().collect()),
+        }
+    }
+
+    /// What happens next happens at this time, as far as it says nothing else.
+    pub(super) fn goes_on_at(&mut self, at_ms: u64) {
+        self.now_ms = at_ms;
+    }
+
+    /// Keeps none of the messages: for whoever shows only what is new.
+    pub(super) fn forget_messages(&mut self) {
+        self.history.clear();
     }
 
     fn take_signal(&mut self, lsn: Lsn, name: &str, payload: &Json) {
@@ -343,6 +379,11 @@ impl Story {
             self.status.state,
             TaskState::InputRequired | TaskState::AuthRequired
         )
+    }
+
+    /// The job that it is told of.
+    pub(super) fn job(&self) -> JobId {
+        self.job
     }
 
     pub(super) fn state(&self) -> &TaskState {

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use daemon::boot::{open_log, start_runtime};
 use daemon::config::{Config, Environment, LoadOptions, SetFlag};
+use daemon::transports::Site;
 use metrics::Registry;
 use pal::Pal;
 use runtime::{JobSpec, Jobs, Json, Shutdown, Stopped};
@@ -50,10 +51,12 @@ impl Past {
         io_runtime.block_on(async {
             let opened = open_log(&config).expect("a new log");
             let pal = Pal::new(16, 64 << 10);
+            let site = Site::of(&config, &opened);
             let runtime = start_runtime(
                 &config,
                 &options.environment,
                 opened,
+                &site,
                 &pal,
                 &Registry::new(),
             )

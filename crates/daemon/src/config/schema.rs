@@ -346,6 +346,12 @@ schema! {
         /// Whether a message that is sent twice, as its id says, makes one task, so that a client may send again what it has
         /// no answer to. `false` is for clients that use the id of a message for another.
         COLD idempotent: bool = |_| true;
+        /// How many push notification configs a task may have. With 0 there are no push notifications.
+        COLD push_configs: usize = |_| 8, in 0 => 1000;
+        /// Hosts that push notifications may go to whatever their address is, also without TLS. To all others they go over
+        /// TLS, and only to addresses of the internet; where all clients are on this machine, since `listen` is its loopback
+        /// and `public_url` names nothing else, to the loopback too.
+        COLD push_hosts: Vec<HostName> = |_| Vec::new();
     }
 
     /// The scheduler, which runs all jobs on one thread.

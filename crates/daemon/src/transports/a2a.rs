@@ -1,14 +1,51 @@
 //! The a2a transport, made from the config.
 
-use std::net::TcpListener;
+use std::net::{IpAddr, TcpListener};
 
 use api::Service;
-use api::a2a::{Access, Agent, AnswerKind, Provider, Rule, Server, Skill, Template, TokenCheck};
+use api::a2a::push::{DELIVER, Pusher, Targets};
+use api::a2a::{
+    Access, Agent, AnswerKind, Provider, Pushes, Rule, Server, Skill, Template, TokenCheck,
+};
 use regex::Regex;
+use runtime::EffectCall;
+use tools::{Handler, Performing, ToolBox};
 
 use crate::boot::{self, BootError};
 use crate::config::{A2aSkill, Config, Environment, MediaType, SkillAnswer, SkillRule};
 use crate::startup::job_spec;
+
+/// Who sends push notifications, and where to.
+pub(super) fn pusher(config: &Config) -> Pusher {
+    let a2a = &config.a2a;
+    let is_named_so = a2a.public_url.as_ref().is_none_or(|url| {
+        let host = url.host();
+        let address: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
+        host == "localhost" || address.is_some_and(|address| address.is_loopback())
+    });
+    Pusher::new(Targets {
+        with_loopback: a2a.listen.ip().is_loopback() && is_named_so,
+        hosts: a2a
+            .push_hosts
+            .iter()
+            .map(|host| host.as_str().to_owned())
+            .collect(),
+    })
+}
+
+/// Adds the effect that sends push notifications.
+pub(super) fn add_to(tools: ToolBox, pusher: &Pusher) -> ToolBox {
+    struct Deliver(Pusher);
+
+    impl Handler for Deliver {
+        fn perform(&self, call: EffectCall) -> Performing {
+            let pusher = self.0.clone();
+            Box::pin(async move { pusher.deliver(call).await })
+        }
+    }
+
+    tools.with(DELIVER, Deliver(pusher.clone()))
+}
 
 /// Begins to serve the agent that the config describes, if it has a skill.
 ///
@@ -18,6 +55,7 @@ use crate::startup::job_spec;
 pub(super) fn serve(
     config: &Config,
     environment: &Environment,
+    pusher: &Pusher,
     service: &Service,
 ) -> Result<Option<Server>, BootError> {
     let a2a = &config.a2a;
@@ -50,7 +88,11 @@ pub(super) fn serve(
     };
     let agent = agent(config, public_url);
     tracing::info!(%address, skills = agent.skills.len(), "serving a2a");
-    let server = api::a2a::serve(listener, access, agent, service.clone());
+    let pushes = Pushes {
+        pusher: pusher.clone(),
+        configs: a2a.push_configs,
+    };
+    let server = api::a2a::serve(listener, access, agent, pushes, service.clone());
     Ok(Some(server.map_err(failed)?))
 }
 

@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use metrics::Registry;
 use pal::Pal;
 use runtime::Runtime;
+use tools::ToolBox;
 
 use super::Asked;
 use crate::boot::{BootError, OpenedLog};
@@ -18,6 +19,12 @@ impl Site {
     #[must_use]
     pub fn of(_: &Config, _: &OpenedLog) -> Self {
         Self
+    }
+
+    /// The tools as they are.
+    #[must_use]
+    pub fn add_to(&self, tools: ToolBox) -> ToolBox {
+        tools
     }
 }
 

@@ -9,6 +9,7 @@ use metrics::Registry;
 use pal::Pal;
 use runtime::{History, Runtime};
 use tokio::sync::mpsc;
+use tools::ToolBox;
 use wal::OsStorage;
 
 use super::Asked;
@@ -23,6 +24,9 @@ use crate::running::Reloaded;
 pub struct Site {
     history: History,
     identity: NodeIdentity,
+    /// Who sends push notifications.
+    #[cfg(feature = "a2a")]
+    pusher: api::a2a::push::Pusher,
 }
 
 impl Site {
@@ -44,7 +48,17 @@ impl Site {
                 started_ms: unix_ms(),
                 log_id: opened.log.log_id().to_string(),
             },
+            #[cfg(feature = "a2a")]
+            pusher: super::a2a::pusher(config),
         }
+    }
+
+    /// Adds the effects that transports carry out.
+    #[must_use]
+    pub fn add_to(&self, tools: ToolBox) -> ToolBox {
+        #[cfg(feature = "a2a")]
+        let tools = super::a2a::add_to(tools, &self.pusher);
+        tools
     }
 }
 
@@ -91,6 +105,8 @@ pub async fn serve(
         instruments: Instruments::new(registry),
     });
     super::warn_of_absent_features(config);
+    #[cfg(feature = "a2a")]
+    site.pusher.bind(service.clone());
     #[cfg(not(feature = "_tls"))]
     let _ = environment;
     Ok(Some(Transports {
@@ -99,7 +115,7 @@ pub async fn serve(
         #[cfg(feature = "grpc")]
         grpc: grpc(config, environment, &service).await?,
         #[cfg(feature = "a2a")]
-        a2a: super::a2a::serve(config, environment, &service)?,
+        a2a: super::a2a::serve(config, environment, &site.pusher, &service)?,
         service,
         asked,
     }))

@@ -22,6 +22,9 @@ UNARY = {
     "list_tasks": pb.ListTasksRequest,
     "cancel_task": pb.CancelTaskRequest,
     "create_task_push_notification_config": pb.TaskPushNotificationConfig,
+    "get_task_push_notification_config": pb.GetTaskPushNotificationConfigRequest,
+    "list_task_push_notification_configs": pb.ListTaskPushNotificationConfigsRequest,
+    "delete_task_push_notification_config": pb.DeleteTaskPushNotificationConfigRequest,
     "get_extended_agent_card": pb.GetExtendedAgentCardRequest,
 }
 

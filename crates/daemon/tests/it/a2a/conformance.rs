@@ -11,14 +11,14 @@ use crate::support::Node;
 
 #[test]
 fn what_the_specification_requires_holds_over_every_binding() {
-    let Some(python) = python("what_the_specification_requires_holds_over_every_binding") else {
+    let Some(sdk) = python("what_the_specification_requires_holds_over_every_binding") else {
         return;
     };
     let node = Node::new(include_str!("kit.toml"));
     let daemon = start(&node, "127.0.0.1:0");
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/a2a/conformance.py");
     // Each request of the script has its deadline.
-    let told = Command::new(python)
+    let told = Command::new(sdk.program)
         .args([script, &address(&daemon)])
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
