@@ -10,7 +10,8 @@ use std::time::Duration;
 use common::{DIR, append, batch, open, options, segment, segments, try_open, with_sync};
 use wal::sim::{MemStorage, Op};
 use wal::{
-    AppendError, Batch, Log, LogId, Lsn, OpenError, Options, OsStorage, Storage, SyncPolicy,
+    AppendError, Batch, Log, LogId, Lsn, OpenError, Options, OsStorage, SYNC_BUCKET_BOUNDS,
+    Storage, SyncPolicy,
 };
 
 #[test]
@@ -254,6 +255,29 @@ fn syncs_are_timed() {
     assert_eq!(stats.sync_total, Duration::from_millis(6));
     assert_eq!(stats.sync_last, Duration::from_millis(3));
     assert_eq!(stats.sync_buckets[6], 2, "between 2.5 and 5 ms");
+}
+
+/// However long: a disk that hangs for an hour is no reason to panic.
+#[test]
+fn every_sync_is_in_the_bucket_of_its_length() {
+    let disk = MemStorage::new(1);
+    let mut log = open(&disk).log;
+    let tick = Duration::from_nanos(1);
+    for (nth, bound) in SYNC_BUCKET_BOUNDS.into_iter().enumerate() {
+        for (latency, bucket) in [(bound, nth), (bound + tick, nth + 1)] {
+            disk.set_sync_latency(latency);
+            let before = log.stats().sync_buckets;
+            append(&mut log, &["a"]);
+            let mut expected = before;
+            expected[bucket] += 1;
+            assert_eq!(log.stats().sync_buckets, expected, "{latency:?}");
+        }
+    }
+    disk.set_sync_latency(Duration::from_secs(3600));
+    append(&mut log, &["a"]);
+    let stats = log.stats();
+    assert_eq!(stats.sync_buckets.last(), Some(&2));
+    assert_eq!(stats.sync_buckets.iter().sum::<u64>(), stats.syncs);
 }
 
 /// Fail-stop: whatever fails, nothing is acknowledged after it, also if the disk is well again.
