@@ -378,6 +378,25 @@ fn a_full_disk_holds_submissions_up_until_there_is_space() {
     }
 }
 
+/// A log that was opened on a full disk. Whoever uses it may refuse work for as long as space is low, so that the writer is
+/// asked for nothing: it finds out by itself, however often it has to look.
+#[test]
+fn an_idle_writer_notices_that_there_is_space_again() {
+    let disk = MemStorage::new(1);
+    let writer = start(&disk, full(&disk));
+    assert!(matches!(writer.event(), WriterEvent::SpaceLow(true)));
+    let changes = disk.changes();
+    // A file is made, finds no room and is removed.
+    while disk.changes() < changes + 2 {
+        std::thread::yield_now();
+    }
+    disk.set_capacity(u64::MAX);
+    assert!(matches!(writer.event(), WriterEvent::SpaceLow(false)));
+    let (log, events) = writer.stop();
+    assert!(events.is_empty());
+    assert!(!log.expect("the log").wants_reserve());
+}
+
 /// What makes room must get through when everything else is held up.
 #[test]
 fn releasing_segments_lets_a_stalled_log_go_on() {
