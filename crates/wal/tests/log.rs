@@ -280,6 +280,41 @@ fn every_sync_is_in_the_bucket_of_its_length() {
     assert_eq!(stats.sync_buckets.iter().sum::<u64>(), stats.syncs);
 }
 
+/// Whoever plans room by the figures has them right at any time: after each append, release and restart.
+#[test]
+fn the_figures_are_those_of_the_disk() {
+    let disk = MemStorage::new(1);
+    for life in 0..4u8 {
+        let mut log = open(&disk).log;
+        let (mut records, mut payload) = (0, 0);
+        for n in 0..30u8 {
+            let some = batch(&vec![vec![n; 400]; 1 + usize::from(n % 3)]);
+            log.append(&[&some]).expect("an append");
+            records += some.len() as u64;
+            payload += some.encoded_bytes() as u64;
+            if n % 11 == life {
+                log.release(log.next_lsn(), Duration::ZERO)
+                    .expect("a release");
+            }
+            if n % 4 == 0 {
+                log.reserve().expect("a spare");
+            }
+            let stats = log.stats();
+            let paths = segments(&disk);
+            let sizes = paths.iter().filter_map(|path| disk.read_file(path));
+            let segment_bytes: usize = sizes.map(|bytes| bytes.len()).sum();
+            assert_eq!(stats.segments, paths.len() as u64);
+            assert_eq!(stats.segment_bytes, segment_bytes as u64);
+            let spare_bytes = disk.used_bytes() - stats.segment_bytes;
+            assert_eq!(stats.spare_bytes, spare_bytes, "life {life}, append {n}");
+            assert_eq!(
+                (stats.frames, stats.records, stats.payload_bytes),
+                (u64::from(n) + 1, records, payload)
+            );
+        }
+    }
+}
+
 /// Fail-stop: whatever fails, nothing is acknowledged after it, also if the disk is well again.
 #[test]
 fn after_a_failure_nothing_is_accepted() {

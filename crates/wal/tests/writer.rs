@@ -462,6 +462,34 @@ fn a_blob_without_space_stalls_too() {
     assert_eq!(writer.durable().0, 1);
 }
 
+/// But not while a released segment is kept for later: its room is a blob's first.
+#[test]
+fn a_blob_takes_the_room_of_what_is_only_kept() {
+    let disk = MemStorage::new(1);
+    let mut log = open(&disk).log;
+    while segments(&disk).len() < 3 {
+        append(&mut log, &[vec![1; 1500]]);
+    }
+    log.reserve().expect("a spare");
+    log.release(log.next_lsn(), Duration::ZERO)
+        .expect("a release");
+    let files = disk.files().len();
+    let writer = start(&disk, log);
+    disk.set_capacity(disk.used_bytes());
+    let content = vec![1; 5000];
+    let id = BlobId::of(&content);
+    writer.bring(Submission {
+        token: 1,
+        batch: batch(&["x"]),
+        blobs: vec![(id, content)],
+    });
+    assert_eq!(writer.durable().0, 1);
+    assert_eq!(disk.files().len(), files, "the blob for the spare");
+    let (log, events) = writer.stop();
+    assert!(events.is_empty(), "nothing was held up: {events:?}");
+    assert!(!log.expect("the log").wants_reserve());
+}
+
 #[test]
 fn the_space_of_the_next_segment_is_reserved_beforehand() {
     let disk = MemStorage::new(1);
