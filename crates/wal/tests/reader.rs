@@ -410,6 +410,23 @@ fn a_frame_that_is_longer_than_its_file_is_not_made_room_for() {
     assert!(largest.max() <= Some(1 << 20), "{reads:?}");
 }
 
+/// A start takes as long as reading the log once.
+#[test]
+fn a_log_of_small_frames_is_read_once() {
+    let disk = MemStorage::new(1);
+    let mut log = try_open(&disk, large()).expect("a new log").log;
+    while segments(&disk).len() < 4 {
+        append(&mut log, &[vec![1; 600]]);
+    }
+    drop(log);
+    let storage = Arc::new(Busy::new(&disk, || {}, || {}));
+    let reads = Arc::clone(&storage.reads);
+    assert_eq!(verify(DIR, storage).expect("a sound log").segments, 4);
+    let total: u64 = reads.all().iter().map(|read| read.end - read.start).sum();
+    // And once more the end of each segment, as far as is read at once.
+    assert!(total < 3 * (1 << 20) + 8 * (256 << 10), "{total} bytes");
+}
+
 /// Where what is torn may be anywhere, it is looked for where there is data, and not in the holes between: a start waits
 /// for it.
 #[test]
