@@ -272,7 +272,7 @@ pub(crate) fn frame_end(offset: u64, payload_bytes: usize) -> u64 {
     };
     let end = end.next_multiple_of(FRAME_ALIGN as u64);
     if room_in_sector(end) < ROOM_MIN {
-        sector_end(end - 1)
+        sector_end(end)
     } else {
         end
     }
