@@ -143,6 +143,17 @@ fn no_crash_leaves_half_a_blob() {
     }
 }
 
+/// That a blob is gone is said only of one that is gone.
+#[test]
+fn a_removal_that_fails_is_told() {
+    let disk = MemStorage::new(1);
+    let blobs = store(&disk);
+    let id = blobs.put(b"stays").expect("a blob");
+    disk.fail(Op::Remove, 1, ErrorKind::PermissionDenied);
+    assert!(matches!(blobs.remove(id), Err(BlobError::Io(_))));
+    assert_eq!(blobs.get(id).expect("the blob"), b"stays");
+}
+
 /// What a crash has left behind is room for nothing: all of it goes, and whoever asks is told how much it was.
 #[test]
 fn unfinished_files_are_removed_and_counted() {

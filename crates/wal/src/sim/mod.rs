@@ -586,4 +586,36 @@ mod tests {
             }
         }
     }
+
+    /// Whoever ran before cannot write to what is there afterwards, nor give back a lock that somebody else has taken.
+    #[test]
+    fn nobody_outlives_a_crash_or_a_kill() {
+        for is_crash in [false, true] {
+            let machine = MemStorage::new(1);
+            machine.create_dir_all(Path::new("/d")).unwrap();
+            let (path, lock) = (Path::new("/d/file"), Path::new("/d/lock"));
+            for life in 0..3u8 {
+                let file = machine.open(path, Access::Create).unwrap();
+                file.write_all_at(&[life], 0).unwrap();
+                file.sync_data().unwrap();
+                machine.sync_dir(Path::new("/d")).unwrap();
+                let Lock::Held(held) = machine.lock(lock).unwrap() else {
+                    panic!("nobody else has it")
+                };
+                if is_crash {
+                    machine.crash();
+                } else {
+                    machine.kill();
+                }
+                assert!(file.write_all_at(b"x", 0).is_err());
+                assert!(file.read_at(&mut [0], 0).is_err());
+                assert!(file.sync_data().is_err() && file.length().is_err());
+                assert_eq!(machine.read_file(path), Some(vec![life]));
+                let taken = machine.lock(lock).unwrap();
+                drop(held);
+                assert!(matches!(machine.lock(lock).unwrap(), Lock::Taken { .. }));
+                drop(taken);
+            }
+        }
+    }
 }

@@ -265,4 +265,16 @@ mod tests {
             );
         }
     }
+
+    /// Only an interruption is tried again.
+    #[test]
+    fn what_cannot_be_read_is_an_error() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let opened = OsStorage::new().open(dir.path(), Access::Read);
+        let read = opened.expect("a directory").read_at(&mut [0; 8], 0);
+        assert_eq!(
+            read.map_err(|error| error.kind()),
+            Err(io::ErrorKind::IsADirectory)
+        );
+    }
 }
