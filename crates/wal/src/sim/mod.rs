@@ -618,4 +618,23 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn a_disk_is_full_when_its_last_byte_is_taken() {
+        let machine = MemStorage::new(1);
+        machine.create_dir_all(Path::new("/d")).unwrap();
+        machine.set_capacity(1000);
+        let make = |name: &str| machine.open(Path::new(name), Access::Create).unwrap();
+        let is_full = |done: io::Result<()>| done.unwrap_err().kind() == ErrorKind::StorageFull;
+        let (first, second) = (make("/d/first"), make("/d/second"));
+        first.allocate(600).unwrap();
+        assert!(is_full(second.allocate(401)));
+        assert!(is_full(second.write_all_at(b"xy", 399)));
+        second.write_all_at(b"x", 399).unwrap();
+        // What is there can be written again, and what is removed makes room.
+        first.write_all_at(&[1; 600], 0).unwrap();
+        assert!(is_full(first.write_all_at(b"x", 600)));
+        machine.remove(Path::new("/d/second")).unwrap();
+        first.allocate(1000).unwrap();
+    }
 }
