@@ -637,4 +637,22 @@ mod tests {
         machine.remove(Path::new("/d/second")).unwrap();
         first.allocate(1000).unwrap();
     }
+
+    #[test]
+    fn the_nth_operation_of_its_kind_fails_and_no_other() {
+        for nth in 1..=4 {
+            let machine = MemStorage::new(1);
+            machine.create_dir_all(Path::new("/d")).unwrap();
+            let file = machine.open(Path::new("/d/file"), Access::Create).unwrap();
+            machine.fail(Op::Write, nth, ErrorKind::Other);
+            let failed: Vec<bool> = (0..6)
+                .map(|_| {
+                    file.sync_data().unwrap();
+                    file.write_all_at(b"x", 0).is_err()
+                })
+                .collect();
+            let expected: Vec<bool> = (1..=6).map(|number| number == nth).collect();
+            assert_eq!(failed, expected);
+        }
+    }
 }
