@@ -636,6 +636,9 @@ mod tests {
         assert!(is_full(first.write_all_at(b"x", 600)));
         machine.remove(Path::new("/d/second")).unwrap();
         first.allocate(1000).unwrap();
+        // Also where there is less room than is taken.
+        machine.set_capacity(10);
+        first.write_all_at(&[2; 1000], 0).unwrap();
     }
 
     #[test]
