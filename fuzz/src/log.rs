@@ -1,6 +1,6 @@
 //! The log's files: written by a log, changed by an enemy, and read.
 //!
-//! The first byte is how the log is set up, or `r`: then what follows are the bytes of its first segment, as they are. Else
+//! The first byte is how the log is set up, or `r`: then what follows are the bytes of its only segment, as they are. Else
 //! what follows is a program of two parts. In the first a log lives: it appends, is killed, loses its power. After a byte
 //! from 128 on its files are changed: by accidents (bits, holes, cuts, copies, lost and renamed files), which know nothing
 //! of checksums, and by forgeries, which mend them, so that what is behind the checksums is fuzzed too. Whatever was done:
@@ -126,7 +126,9 @@ impl Subject {
             .expect("a disk in memory");
         let mut segment = bytes.to_vec();
         segment.resize(bytes.len().max(4096), 0);
-        self.disk.write_file(segment_path(1), &segment);
+        // Named as it says, since one that is misnamed is not read any further.
+        let first = u64_at(&segment, 32).max(1);
+        self.disk.write_file(segment_path(first), &segment);
     }
 
     fn storage(&self) -> Arc<dyn Storage> {

@@ -272,7 +272,7 @@ pub(crate) fn frame_end(offset: u64, payload_bytes: usize) -> u64 {
     };
     let end = end.next_multiple_of(FRAME_ALIGN as u64);
     if room_in_sector(end) < ROOM_MIN {
-        sector_end(end - 1)
+        sector_end(end)
     } else {
         end
     }
@@ -437,6 +437,30 @@ mod tests {
                     frame[FRAME_HEADER_BYTES..][..payload.len()],
                     payload,
                     "{case}"
+                );
+            }
+        }
+    }
+
+    /// Byte by byte, from the description above: whatever else is written some day, what is there must be found again.
+    #[test]
+    fn frames_end_where_the_format_says() {
+        for offset in (512..=1020 - 48u64).step_by(8) {
+            // Where the next byte goes: not on a tag.
+            let mut at = offset + 40;
+            for payload_bytes in 0..1200 {
+                at += if at % 512 == 508 { 5 } else { 1 };
+                let aligned = at.next_multiple_of(8);
+                let left = 508u64.saturating_sub(aligned % 512);
+                let end = if left < 48 {
+                    aligned.next_multiple_of(512)
+                } else {
+                    aligned
+                };
+                assert_eq!(
+                    frame_end(offset, payload_bytes),
+                    end,
+                    "{payload_bytes} bytes at {offset}"
                 );
             }
         }

@@ -51,3 +51,20 @@ impl From<Lsn> for u64 {
         lsn.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_has_a_next_and_but_for_zero_one_before() {
+        assert_eq!(Lsn::FIRST.prev(), Lsn::ZERO);
+        assert_eq!(Lsn::ZERO.prev(), Lsn::ZERO);
+        assert_eq!(Lsn(41).next(), Lsn(42));
+        assert_eq!(Lsn(42).prev(), Lsn(41));
+        assert_eq!(
+            (u64::from(Lsn(42)), Lsn(42).to_string()),
+            (42, "42".to_owned())
+        );
+    }
+}

@@ -183,6 +183,8 @@ impl Writer {
         let stats = Arc::new(Mutex::new(log.stats()));
         let payload_limit = log.payload_limit();
         let syncs_each_frame = log.sync_policy() == SyncPolicy::Always;
+        // Opening the log has just tried, and there may be nothing to do until it is tried again.
+        let reserve_at = log.wants_reserve().then(|| Instant::now() + RESERVE_RETRY);
         let worker = Arc::new(Mutex::new(Worker {
             log,
             blobs,
@@ -191,7 +193,7 @@ impl Writer {
             on_event: EventHandler(Box::new(on_event)),
             group: Vec::new(),
             space_low: false,
-            reserve_at: None,
+            reserve_at,
         }));
         let works = Arc::clone(&worker);
         let close = CloseOnDrop(queue.clone());

@@ -143,6 +143,34 @@ fn no_crash_leaves_half_a_blob() {
     }
 }
 
+/// That a blob is gone is said only of one that is gone.
+#[test]
+fn a_removal_that_fails_is_told() {
+    let disk = MemStorage::new(1);
+    let blobs = store(&disk);
+    let id = blobs.put(b"stays").expect("a blob");
+    disk.fail(Op::Remove, 1, ErrorKind::PermissionDenied);
+    assert!(matches!(blobs.remove(id), Err(BlobError::Io(_))));
+    assert_eq!(blobs.get(id).expect("the blob"), b"stays");
+}
+
+/// What a crash has left behind is room for nothing: all of it goes, and whoever asks is told how much it was.
+#[test]
+fn unfinished_files_are_removed_and_counted() {
+    let disk = MemStorage::new(1);
+    let finished = store(&disk).put(b"finished").expect("a blob");
+    for n in 1..=3u8 {
+        // The file is made, filled and durable, and has not got its name.
+        disk.power_off_after(3);
+        store(&disk).put(&[n; 100]).expect_err("the power is off");
+        disk.crash_with(|choices| choices - 1);
+        assert_eq!(disk.files().len(), 1 + usize::from(n));
+    }
+    assert_eq!(store(&disk).remove_unfinished().expect("a sweep"), 3);
+    assert_eq!(disk.files(), [store(&disk).path_of(finished)]);
+    assert_eq!(store(&disk).remove_unfinished().expect("a sweep"), 0);
+}
+
 #[test]
 fn a_full_disk_is_told_apart_and_leaves_nothing() {
     let disk = MemStorage::new(1);

@@ -144,3 +144,27 @@ fn a_segment_of_the_first_format_is_deleted_and_not_kept() {
     assert!(log.wants_reserve(), "its successor took the only spare");
     assert_eq!(log.stats().spare_bytes, 0);
 }
+
+/// What cannot be told from this life's, whoever has put it there: sectors without tags, and those of a file that has had all
+/// lives there are.
+#[test]
+fn a_spare_that_would_be_taken_for_ours_is_not_used() {
+    let mut worn = std::fs::read(golden_path(2)).expect("the golden segment");
+    worn[12..16].fill(0xff);
+    let crc = crc32c::crc32c(&worn[..60]);
+    worn[60..64].copy_from_slice(&crc.to_le_bytes());
+    let first_format = std::fs::read(golden_path(1)).expect("the golden segment");
+    for unusable in [first_format, worn] {
+        let disk = disk_with(2);
+        let spare = PathBuf::from(format!("{}/spare", common::DIR));
+        disk.write_file(&spare, &unusable);
+        let small = Options {
+            segment_bytes: 4096,
+            ..options()
+        };
+        assert_eq!(unusable.len(), 4096, "only its size would be right");
+        let log = try_open(&disk, small).expect("a sound log").log;
+        assert!(!log.wants_reserve());
+        assert_eq!(disk.read_file(&spare), Some(vec![0; 4096]), "a new one");
+    }
+}

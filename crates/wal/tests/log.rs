@@ -10,7 +10,8 @@ use std::time::Duration;
 use common::{DIR, append, batch, open, options, segment, segments, try_open, with_sync};
 use wal::sim::{MemStorage, Op};
 use wal::{
-    AppendError, Batch, Log, LogId, Lsn, OpenError, Options, OsStorage, Storage, SyncPolicy,
+    AppendError, Batch, Log, LogId, Lsn, OpenError, Options, OsStorage, SYNC_BUCKET_BOUNDS,
+    Storage, SyncPolicy,
 };
 
 #[test]
@@ -254,6 +255,64 @@ fn syncs_are_timed() {
     assert_eq!(stats.sync_total, Duration::from_millis(6));
     assert_eq!(stats.sync_last, Duration::from_millis(3));
     assert_eq!(stats.sync_buckets[6], 2, "between 2.5 and 5 ms");
+}
+
+/// However long: a disk that hangs for an hour is no reason to panic.
+#[test]
+fn every_sync_is_in_the_bucket_of_its_length() {
+    let disk = MemStorage::new(1);
+    let mut log = open(&disk).log;
+    let tick = Duration::from_nanos(1);
+    for (nth, bound) in SYNC_BUCKET_BOUNDS.into_iter().enumerate() {
+        for (latency, bucket) in [(bound, nth), (bound + tick, nth + 1)] {
+            disk.set_sync_latency(latency);
+            let before = log.stats().sync_buckets;
+            append(&mut log, &["a"]);
+            let mut expected = before;
+            expected[bucket] += 1;
+            assert_eq!(log.stats().sync_buckets, expected, "{latency:?}");
+        }
+    }
+    disk.set_sync_latency(Duration::from_secs(3600));
+    append(&mut log, &["a"]);
+    let stats = log.stats();
+    assert_eq!(stats.sync_buckets.last(), Some(&2));
+    assert_eq!(stats.sync_buckets.iter().sum::<u64>(), stats.syncs);
+}
+
+/// Whoever plans room by the figures has them right at any time: after each append, release and restart.
+#[test]
+fn the_figures_are_those_of_the_disk() {
+    let disk = MemStorage::new(1);
+    for life in 0..4u8 {
+        let mut log = open(&disk).log;
+        let (mut records, mut payload) = (0, 0);
+        for n in 0..30u8 {
+            let some = batch(&vec![vec![n; 400]; 1 + usize::from(n % 3)]);
+            log.append(&[&some]).expect("an append");
+            records += some.len() as u64;
+            payload += some.encoded_bytes() as u64;
+            if n % 11 == life {
+                log.release(log.next_lsn(), Duration::ZERO)
+                    .expect("a release");
+            }
+            if n % 4 == 0 {
+                log.reserve().expect("a spare");
+            }
+            let stats = log.stats();
+            let paths = segments(&disk);
+            let sizes = paths.iter().filter_map(|path| disk.read_file(path));
+            let segment_bytes: usize = sizes.map(|bytes| bytes.len()).sum();
+            assert_eq!(stats.segments, paths.len() as u64);
+            assert_eq!(stats.segment_bytes, segment_bytes as u64);
+            let spare_bytes = disk.used_bytes() - stats.segment_bytes;
+            assert_eq!(stats.spare_bytes, spare_bytes, "life {life}, append {n}");
+            assert_eq!(
+                (stats.frames, stats.records, stats.payload_bytes),
+                (u64::from(n) + 1, records, payload)
+            );
+        }
+    }
 }
 
 /// Fail-stop: whatever fails, nothing is acknowledged after it, also if the disk is well again.

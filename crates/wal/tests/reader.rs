@@ -4,6 +4,7 @@ mod common;
 
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -145,11 +146,37 @@ fn verify_counts_everything() {
     );
 }
 
+/// What was to be read of files.
+#[derive(Debug, Default)]
+struct Reads(Mutex<Vec<Range<u64>>>);
+
+impl Reads {
+    fn all(&self) -> Vec<Range<u64>> {
+        self.0.lock().expect("no panic").clone()
+    }
+}
+
 /// A storage on which something happens whenever somebody is about to list a directory.
 struct Busy {
     disk: MemStorage,
     before_listing: Mutex<Box<dyn FnMut() + Send>>,
     after_listing: Mutex<Box<dyn FnMut() + Send>>,
+    reads: Arc<Reads>,
+}
+
+impl Busy {
+    fn new(
+        disk: &MemStorage,
+        before_listing: impl FnMut() + Send + 'static,
+        after_listing: impl FnMut() + Send + 'static,
+    ) -> Self {
+        Busy {
+            disk: disk.clone(),
+            before_listing: Mutex::new(Box::new(before_listing)),
+            after_listing: Mutex::new(Box::new(after_listing)),
+            reads: Arc::default(),
+        }
+    }
 }
 
 impl fmt::Debug for Busy {
@@ -171,7 +198,10 @@ impl Storage for Busy {
     }
 
     fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn StorageFile>> {
-        self.disk.open(path, access)
+        Ok(Box::new(BusyFile {
+            file: self.disk.open(path, access)?,
+            reads: Arc::clone(&self.reads),
+        }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -203,6 +233,44 @@ impl Storage for Busy {
     }
 }
 
+#[derive(Debug)]
+struct BusyFile {
+    file: Box<dyn StorageFile>,
+    reads: Arc<Reads>,
+}
+
+impl StorageFile for BusyFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let range = offset..offset + buf.len() as u64;
+        self.reads.0.lock().expect("no panic").push(range);
+        self.file.read_at(buf, offset)
+    }
+
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.file.write_all_at(bytes, offset)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn allocate(&self, bytes: u64) -> io::Result<()> {
+        self.file.allocate(bytes)
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        self.file.length()
+    }
+
+    fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
+        self.file.next_data(offset)
+    }
+
+    fn next_hole(&self, offset: u64) -> io::Result<u64> {
+        self.file.next_hole(offset)
+    }
+}
+
 /// The writer fills the segment and goes on in the next one between the reader's look at the end of
 /// the segment and its look for the next one.
 #[test]
@@ -222,12 +290,7 @@ fn a_writer_that_is_faster_than_the_reader_is_not_damage() {
                 log.release(active, Duration::ZERO).expect("a release");
             }
         };
-        let before_listing = Mutex::new(Box::new(append_some) as Box<dyn FnMut() + Send>);
-        let storage = Arc::new(Busy {
-            disk: disk.clone(),
-            before_listing,
-            after_listing: Mutex::new(Box::new(|| {})),
-        });
+        let storage = Arc::new(Busy::new(&disk, append_some, || {}));
         let mut reader = Reader::open(DIR, storage, Lsn::FIRST).expect("a log that can be read");
         assert_eq!(numbers(&mut reader), (1..=60).collect::<Vec<_>>());
     }
@@ -297,19 +360,105 @@ fn a_segment_that_is_overwritten_while_it_is_opened_is_not_damage() {
     let log = Arc::new(log);
     let writes = Arc::clone(&log);
     let mut times = 0;
-    let storage = Arc::new(Busy {
-        disk: disk.clone(),
-        before_listing: Mutex::new(Box::new(|| {})),
-        after_listing: Mutex::new(Box::new(move || {
-            times += 1;
-            if times < 4 {
-                go_round(&mut writes.lock().expect("no panic"));
-            }
-        })),
-    });
+    let go_round_thrice = move || {
+        times += 1;
+        if times < 4 {
+            go_round(&mut writes.lock().expect("no panic"));
+        }
+    };
+    let storage = Arc::new(Busy::new(&disk, || {}, go_round_thrice));
     let mut reader = Reader::open(DIR, storage, Lsn::FIRST).expect("a log that can be read");
     let (lsn, _) = reader.next().expect("a record").expect("no damage");
     assert_eq!(lsn, log.lock().expect("no panic").first_lsn());
+}
+
+/// The length of a frame is only a number in a file. No memory is made for what is not there.
+#[test]
+fn a_frame_that_is_longer_than_its_file_is_not_made_room_for() {
+    let disk = MemStorage::new(1);
+    let huge = Options {
+        segment_bytes: 64 << 20,
+        ..options()
+    };
+    let mut log = try_open(&disk, huge.clone()).expect("a new log").log;
+    append(&mut log, &["kept"]);
+    let start = 64 + log.stats().frame_bytes as usize;
+    drop(log);
+    let storage: &dyn Storage = &disk;
+    let file = storage.open(&segment(1), Access::Read).expect("a file");
+    let mut bytes = vec![0; 64 << 10];
+    file.read_at(&mut bytes, 0).expect("a read");
+    // A header of a frame of 32 MiB behind the first frame, with sums that hold.
+    let first_sum = bytes[64 + 28..64 + 32].to_vec();
+    bytes[start + 4..start + 8].copy_from_slice(&(32u32 << 20).to_le_bytes());
+    bytes[start + 8] = 2;
+    bytes[start + 16] = 1;
+    bytes[start + 24..start + 28].copy_from_slice(&first_sum);
+    let seed = crc32c::crc32c_append(crc32c::crc32c(&bytes[16..32]), &bytes[12..16]);
+    let sum = crc32c::crc32c_append(seed, &bytes[start + 4..start + 40]);
+    bytes[start..start + 4].copy_from_slice(&sum.to_le_bytes());
+    disk.write_file(segment(1), &bytes);
+
+    let storage = Arc::new(Busy::new(&disk, || {}, || {}));
+    let reads = Arc::clone(&storage.reads);
+    let verified = verify(DIR, storage.clone()).expect("a torn log is a sound log");
+    let torn = verified.torn.expect("the frame is cut off");
+    assert_eq!((torn.offset, torn.lsn), (start as u64, Lsn(2)));
+    let (_, recovered) = Log::open(huge, storage, wal::ignore).expect("a torn log is a sound log");
+    assert_eq!((recovered.records, recovered.torn), (1, Some(torn)));
+    let largest = reads.all().into_iter().map(|read| read.end - read.start);
+    assert!(largest.max() <= Some(1 << 20), "{reads:?}");
+}
+
+/// A start takes as long as reading the log once.
+#[test]
+fn a_log_of_small_frames_is_read_once() {
+    let disk = MemStorage::new(1);
+    let mut log = try_open(&disk, large()).expect("a new log").log;
+    while segments(&disk).len() < 4 {
+        append(&mut log, &[vec![1; 600]]);
+    }
+    drop(log);
+    let storage = Arc::new(Busy::new(&disk, || {}, || {}));
+    let reads = Arc::clone(&storage.reads);
+    assert_eq!(verify(DIR, storage).expect("a sound log").segments, 4);
+    let total: u64 = reads.all().iter().map(|read| read.end - read.start).sum();
+    // And once more the end of each segment, as far as is read at once.
+    assert!(total < 3 * (1 << 20) + 8 * (256 << 10), "{total} bytes");
+}
+
+/// Where what is torn may be anywhere, it is looked for where there is data, and not in the holes between: a start waits
+/// for it.
+#[test]
+fn holes_are_not_read() {
+    let disk = MemStorage::new(1);
+    let never = Options {
+        segment_bytes: 64 << 20,
+        sync: SyncPolicy::Never,
+        ..options()
+    };
+    let mut log = try_open(&disk, never).expect("a new log").log;
+    append(&mut log, &["kept"]);
+    let start = 64 + log.stats().frame_bytes;
+    drop(log);
+    // The last sector of a long frame, of which nothing else has reached the disk.
+    let storage: &dyn Storage = &disk;
+    let file = storage.open(&segment(1), Access::Write).expect("a file");
+    let mut sector = [0; 512];
+    file.read_at(&mut sector, 0).expect("a read");
+    sector[..508].fill(b'x');
+    let far = 60 << 20;
+    file.write_all_at(&sector, far).expect("a write");
+
+    let storage = Arc::new(Busy::new(&disk, || {}, || {}));
+    let reads = Arc::clone(&storage.reads);
+    let verified = verify(DIR, storage).expect("a torn log is a sound log");
+    let torn = verified.torn.expect("a torn frame");
+    assert_eq!((torn.offset, torn.bytes), (start, far + 512 - start));
+    // As much as is always read at the start is not counted.
+    for read in reads.all().into_iter().filter(|read| read.end > 1 << 20) {
+        assert!(read.start >= far && read.end <= far + 512, "{read:?}");
+    }
 }
 
 /// On real files, with a writer that is never waited for: every record once, in order, never damage.

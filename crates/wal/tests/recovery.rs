@@ -579,6 +579,31 @@ fn a_segment_that_is_not_the_last_may_not_be_cut() {
     }
 }
 
+/// A frame in the middle of the log that has changed is called that, and not what follows from it: that the next segment
+/// does not go on where this one ends.
+#[test]
+fn damage_in_a_full_segment_is_called_by_its_name() {
+    let disk = MemStorage::new(1);
+    let mut log = open(&disk).log;
+    append(&mut log, &["kept"]);
+    let start = 64 + log.stats().frame_bytes;
+    while segments(&disk).len() < 2 {
+        append(&mut log, &[vec![1; 1500]]);
+    }
+    drop(log);
+    for (at, what) in [
+        (start + 5, DamageKind::FrameHeader),
+        (start + 40 + 5, DamageKind::FramePayload),
+    ] {
+        let disk = disk.fork();
+        disk.flip_bit(segment(1), at * 8);
+        let (damage, seen) = damage(&disk, options());
+        assert_eq!(damage.what, what);
+        assert_eq!((damage.file, damage.offset), (segment(1), start));
+        assert_eq!((damage.lsn, seen.len()), (Lsn(2), 1));
+    }
+}
+
 #[test]
 fn segments_of_another_log_and_under_another_name_are_damage() {
     let write = |seed| {

@@ -378,6 +378,25 @@ fn a_full_disk_holds_submissions_up_until_there_is_space() {
     }
 }
 
+/// A log that was opened on a full disk. Whoever uses it may refuse work for as long as space is low, so that the writer is
+/// asked for nothing: it finds out by itself, however often it has to look.
+#[test]
+fn an_idle_writer_notices_that_there_is_space_again() {
+    let disk = MemStorage::new(1);
+    let writer = start(&disk, full(&disk));
+    assert!(matches!(writer.event(), WriterEvent::SpaceLow(true)));
+    let changes = disk.changes();
+    // A file is made, finds no room and is removed.
+    while disk.changes() < changes + 2 {
+        std::thread::yield_now();
+    }
+    disk.set_capacity(u64::MAX);
+    assert!(matches!(writer.event(), WriterEvent::SpaceLow(false)));
+    let (log, events) = writer.stop();
+    assert!(events.is_empty());
+    assert!(!log.expect("the log").wants_reserve());
+}
+
 /// What makes room must get through when everything else is held up.
 #[test]
 fn releasing_segments_lets_a_stalled_log_go_on() {
@@ -441,6 +460,34 @@ fn a_blob_without_space_stalls_too() {
     disk.set_capacity(u64::MAX);
     assert!(matches!(writer.event(), WriterEvent::Resumed));
     assert_eq!(writer.durable().0, 1);
+}
+
+/// But not while a released segment is kept for later: its room is a blob's first.
+#[test]
+fn a_blob_takes_the_room_of_what_is_only_kept() {
+    let disk = MemStorage::new(1);
+    let mut log = open(&disk).log;
+    while segments(&disk).len() < 3 {
+        append(&mut log, &[vec![1; 1500]]);
+    }
+    log.reserve().expect("a spare");
+    log.release(log.next_lsn(), Duration::ZERO)
+        .expect("a release");
+    let files = disk.files().len();
+    let writer = start(&disk, log);
+    disk.set_capacity(disk.used_bytes());
+    let content = vec![1; 5000];
+    let id = BlobId::of(&content);
+    writer.bring(Submission {
+        token: 1,
+        batch: batch(&["x"]),
+        blobs: vec![(id, content)],
+    });
+    assert_eq!(writer.durable().0, 1);
+    assert_eq!(disk.files().len(), files, "the blob for the spare");
+    let (log, events) = writer.stop();
+    assert!(events.is_empty(), "nothing was held up: {events:?}");
+    assert!(!log.expect("the log").wants_reserve());
 }
 
 #[test]

@@ -371,6 +371,8 @@ impl MemFile {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -436,5 +438,224 @@ mod tests {
         machine.crash();
         assert!(machine.has_power());
         make("again").unwrap();
+    }
+
+    /// A seed that has found something once must find it again: the numbers are those of the published generator.
+    #[test]
+    fn random_numbers_are_those_of_splitmix64() {
+        let mut bytes = [0; 40];
+        MemStorage::new(1_234_567).fill_random(&mut bytes).unwrap();
+        let (words, _) = bytes.as_chunks::<8>();
+        assert_eq!(
+            words
+                .iter()
+                .map(|word| u64::from_le_bytes(*word))
+                .collect::<Vec<_>>(),
+            [
+                6_457_827_717_110_365_317,
+                3_203_168_211_198_807_973,
+                9_817_491_932_198_370_423,
+                4_593_380_528_125_082_431,
+                16_408_922_859_458_223_821,
+            ]
+        );
+    }
+
+    /// Nothing, all or any part: whoever is tested by this disk is to be ready for each.
+    #[test]
+    fn what_fails_may_have_done_anything() {
+        let (mut written, mut named) = (BTreeSet::new(), BTreeSet::new());
+        for seed in 0..100 {
+            let machine = MemStorage::new(seed);
+            machine.create_dir_all(Path::new("/d")).unwrap();
+            machine.fail(Op::SyncDir, 1, ErrorKind::Other);
+            machine.fail(Op::Write, 1, ErrorKind::Other);
+            for name in ["/d/a", "/d/b"] {
+                machine.open(Path::new(name), Access::Create).unwrap();
+            }
+            machine.sync_dir(Path::new("/d")).unwrap_err();
+            let file = machine.open(Path::new("/d/b"), Access::Write).unwrap();
+            file.write_all_at(b"abc", 0).unwrap_err();
+            written.insert(machine.read_file("/d/b").unwrap().len());
+            machine.crash_with(|_| 0);
+            named.insert(machine.files().len());
+        }
+        assert_eq!(written, BTreeSet::from([0, 1, 2, 3]));
+        assert_eq!(named, BTreeSet::from([0, 1, 2]));
+    }
+
+    /// A file that was emptied, and whose old sectors outlive the crash while its length does not.
+    #[test]
+    fn what_lies_behind_the_end_of_a_file_is_not_found_again() {
+        for length in [0usize, 100, 512, 700] {
+            let machine = MemStorage::new(1);
+            machine.create_dir_all(Path::new("/d")).unwrap();
+            let path = Path::new("/d/file");
+            let file = machine.open(path, Access::Create).unwrap();
+            file.write_all_at(&[7; 2000], 0).unwrap();
+            file.sync_data().unwrap();
+            machine.sync_dir(Path::new("/d")).unwrap();
+            let file = machine.open(path, Access::Create).unwrap();
+            file.allocate(length as u64).unwrap();
+            // Four sectors were emptied; what is asked for last is the length.
+            let mut asked = 0;
+            machine.crash_with(|choices| {
+                asked += 1;
+                if asked <= 4 { 0 } else { choices - 1 }
+            });
+            assert_eq!(machine.read_file(path), Some(vec![7; length]));
+            let file = machine.open(path, Access::Write).unwrap();
+            file.allocate(2000).unwrap();
+            let mut expected = vec![7; length];
+            expected.resize(2000, 0);
+            assert_eq!(machine.read_file(path), Some(expected));
+        }
+    }
+
+    /// The same calls on the machine's own file system come to the same, and so they do after a crash, if all was synced.
+    #[test]
+    fn without_faults_it_cannot_be_told_from_a_good_disk() {
+        for seed in 0..30 {
+            let chance = MemStorage::new(seed);
+            let below = |limit: usize| {
+                let mut bytes = [0; 8];
+                chance.fill_random(&mut bytes).unwrap();
+                (u64::from_le_bytes(bytes) % limit as u64) as usize
+            };
+            let temporary = tempfile::tempdir().unwrap();
+            let (machine, os) = (MemStorage::new(seed), crate::OsStorage::new());
+            let dir = temporary.path();
+            machine.create_dir_all(dir).unwrap();
+            let disks: [&dyn Storage; 2] = [&machine, &os];
+            for _ in 0..60 {
+                let [path, other] = [below(3), below(3)].map(|name| dir.join(name.to_string()));
+                let access = [Access::Create, Access::Write, Access::Read][below(3)];
+                let (what, at, count) = (below(7), below(3000), 1 + below(1500));
+                let fill = [0, 1 + below(255) as u8][below(2)];
+                let [ours, theirs] = disks.map(|disk| match what {
+                    0..4 => disk.open(&path, access).and_then(|file| match what {
+                        0 => file.allocate((at + count) as u64),
+                        _ => file.write_all_at(&vec![fill; count], at as u64),
+                    }),
+                    4 => disk.rename(&path, &other),
+                    5 => disk.remove(&path),
+                    _ => Ok(()),
+                });
+                assert_eq!(ours.is_ok(), theirs.is_ok(), "{ours:?}, {theirs:?}");
+                if what == 6 {
+                    for name in machine.list(dir).unwrap() {
+                        let file = machine.open(&dir.join(name), Access::Read).unwrap();
+                        file.sync_data().unwrap();
+                    }
+                    machine.sync_dir(dir).unwrap();
+                    machine.crash();
+                }
+                let [names, expected] = disks.map(|disk| disk.list(dir).unwrap());
+                assert_eq!(names, expected, "seed {seed}");
+                for name in names {
+                    let files =
+                        disks.map(|disk| disk.open(&dir.join(&name), Access::Read).unwrap());
+                    let [ours, theirs] = &files;
+                    let length = ours.length().unwrap();
+                    assert_eq!(length, theirs.length().unwrap());
+                    let (from, count) = (below(length as usize + 9), below(3000));
+                    let [read, expected] = files.each_ref().map(|file| {
+                        let mut bytes = vec![0; count];
+                        let count = file.read_at(&mut bytes, from as u64).unwrap();
+                        bytes.truncate(count);
+                        bytes
+                    });
+                    assert_eq!(read, expected, "seed {seed}, {count} bytes at {from}");
+                    // Holes are known better than by most file systems: to the sector.
+                    let mut whole = vec![0; length as usize];
+                    ours.read_at(&mut whole, 0).unwrap();
+                    let holes: Vec<bool> = whole
+                        .chunks(512)
+                        .map(|sector| sector.iter().all(|&byte| byte == 0))
+                        .collect();
+                    let is_hole = |at: usize| holes[at / 512];
+                    let first =
+                        |wanted: bool| (from..whole.len()).find(|&at| is_hole(at) == wanted);
+                    let data = ours.next_data(from as u64).unwrap();
+                    assert_eq!(data, first(false).map(|at| at as u64));
+                    if data == Some(from as u64) {
+                        let hole = first(true).map_or(length, |at| at as u64);
+                        assert_eq!(ours.next_hole(from as u64).unwrap(), hole);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whoever ran before cannot write to what is there afterwards, nor give back a lock that somebody else has taken.
+    #[test]
+    fn nobody_outlives_a_crash_or_a_kill() {
+        for is_crash in [false, true] {
+            let machine = MemStorage::new(1);
+            machine.create_dir_all(Path::new("/d")).unwrap();
+            let (path, lock) = (Path::new("/d/file"), Path::new("/d/lock"));
+            for life in 0..3u8 {
+                let file = machine.open(path, Access::Create).unwrap();
+                file.write_all_at(&[life], 0).unwrap();
+                file.sync_data().unwrap();
+                machine.sync_dir(Path::new("/d")).unwrap();
+                let Lock::Held(held) = machine.lock(lock).unwrap() else {
+                    panic!("nobody else has it")
+                };
+                if is_crash {
+                    machine.crash();
+                } else {
+                    machine.kill();
+                }
+                assert!(file.write_all_at(b"x", 0).is_err());
+                assert!(file.read_at(&mut [0], 0).is_err());
+                assert!(file.sync_data().is_err() && file.length().is_err());
+                assert_eq!(machine.read_file(path), Some(vec![life]));
+                let taken = machine.lock(lock).unwrap();
+                drop(held);
+                assert!(matches!(machine.lock(lock).unwrap(), Lock::Taken { .. }));
+                drop(taken);
+            }
+        }
+    }
+
+    #[test]
+    fn a_disk_is_full_when_its_last_byte_is_taken() {
+        let machine = MemStorage::new(1);
+        machine.create_dir_all(Path::new("/d")).unwrap();
+        machine.set_capacity(1000);
+        let make = |name: &str| machine.open(Path::new(name), Access::Create).unwrap();
+        let is_full = |done: io::Result<()>| done.unwrap_err().kind() == ErrorKind::StorageFull;
+        let (first, second) = (make("/d/first"), make("/d/second"));
+        first.allocate(600).unwrap();
+        assert!(is_full(second.allocate(401)));
+        assert!(is_full(second.write_all_at(b"xy", 399)));
+        second.write_all_at(b"x", 399).unwrap();
+        // What is there can be written again, and what is removed makes room.
+        first.write_all_at(&[1; 600], 0).unwrap();
+        assert!(is_full(first.write_all_at(b"x", 600)));
+        machine.remove(Path::new("/d/second")).unwrap();
+        first.allocate(1000).unwrap();
+        // Also where there is less room than is taken.
+        machine.set_capacity(10);
+        first.write_all_at(&[2; 1000], 0).unwrap();
+    }
+
+    #[test]
+    fn the_nth_operation_of_its_kind_fails_and_no_other() {
+        for nth in 1..=4 {
+            let machine = MemStorage::new(1);
+            machine.create_dir_all(Path::new("/d")).unwrap();
+            let file = machine.open(Path::new("/d/file"), Access::Create).unwrap();
+            machine.fail(Op::Write, nth, ErrorKind::Other);
+            let failed: Vec<bool> = (0..6)
+                .map(|_| {
+                    file.sync_data().unwrap();
+                    file.write_all_at(b"x", 0).is_err()
+                })
+                .collect();
+            let expected: Vec<bool> = (1..=6).map(|number| number == nth).collect();
+            assert_eq!(failed, expected);
+        }
     }
 }

@@ -227,3 +227,54 @@ impl OsFile {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a file system without `fallocate` gets is the same: room up to there, nothing of what was written lost.
+    #[test]
+    fn room_is_reserved_the_old_way_as_well() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let file = |name| {
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create_new(true);
+            OsFile(options.open(dir.path().join(name)).expect("a new file"))
+        };
+        let chunk = ZERO_CHUNK_BYTES as u64;
+        for (n, bytes) in [1, chunk - 1, chunk, 2 * chunk + 4096]
+            .into_iter()
+            .enumerate()
+        {
+            let (old, new) = (file(format!("old-{n}")), file(format!("new-{n}")));
+            for file in [&old, &new] {
+                file.write_all_at(b"begun", 0).expect("a write");
+            }
+            old.allocate_by_writing(bytes).expect("room");
+            new.allocate(bytes).expect("room");
+            let bytes = bytes.max(5);
+            assert_eq!(old.length().expect("a length"), bytes);
+            assert_eq!(new.length().expect("a length"), bytes);
+            let mut content = vec![0xff; bytes as usize + 1];
+            let count = old.read_at(&mut content, 0).expect("a read");
+            assert_eq!(count as u64, bytes);
+            assert_eq!(content[..5], *b"begun");
+            assert!(
+                content[5..count].iter().all(|&byte| byte == 0),
+                "{bytes} bytes"
+            );
+        }
+    }
+
+    /// Only an interruption is tried again.
+    #[test]
+    fn what_cannot_be_read_is_an_error() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let opened = OsStorage::new().open(dir.path(), Access::Read);
+        let read = opened.expect("a directory").read_at(&mut [0; 8], 0);
+        assert_eq!(
+            read.map_err(|error| error.kind()),
+            Err(io::ErrorKind::IsADirectory)
+        );
+    }
+}
