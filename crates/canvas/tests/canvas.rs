@@ -51,7 +51,8 @@ impl Place {
         fs::write(repo.join("README"), "one\ntwo\nthree\n").expect("a place for the test");
         fs::write(repo.join("src/lib.rs"), "fn main() {}\n").expect("a place for the test");
         fs::write(repo.join("run.sh"), "#!/bin/sh\n").expect("a place for the test");
-        fs::set_permissions(repo.join("run.sh"), fs::Permissions::from_mode(0o755)).expect("a place for the test");
+        fs::set_permissions(repo.join("run.sh"), fs::Permissions::from_mode(0o755))
+            .expect("a place for the test");
         symlink("README", repo.join("link")).expect("a place for the test");
         git(&repo, &["add", "-A"]);
         git(&repo, &["commit", "-qm", "first"]);
@@ -67,7 +68,8 @@ impl Place {
     }
 
     fn canvas(&self) -> Canvas {
-        Canvas::open(&self.repo(), &self.store(), "HEAD", Limits::default()).expect("a place for the test")
+        Canvas::open(&self.repo(), &self.store(), "HEAD", Limits::default())
+            .expect("a place for the test")
     }
 
     /// All that git and the user see of the repository: its objects, references, index and files.

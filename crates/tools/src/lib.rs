@@ -9,12 +9,15 @@
 //! daemon and supervisors were killed together, [`leftovers`] finds by a mark in its environment. A command of class
 //! `workspace` can be run again after an interruption because [`snapshot`] gives it the tree of before.
 //!
+//! [`model`] is what language models are told and what they answer; no effect uses it yet.
+//!
 //! This crate knows neither programs nor the scheduler nor the log.
 
 mod command;
 mod error;
 mod file;
 pub mod leftovers;
+pub mod model;
 mod output;
 mod process;
 mod procfs;

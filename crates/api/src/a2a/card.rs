@@ -31,6 +31,8 @@ pub struct Agent {
     pub input_modes: Vec<String>,
     /// The media types it gives, where a skill does not say.
     pub output_modes: Vec<String>,
+    /// Whether a message that is sent twice makes one task.
+    pub is_idempotent: bool,
     /// What it can do, in the order in which skills are asked for a message.
     pub skills: Vec<Skill>,
 }

@@ -44,6 +44,8 @@ pub(super) struct Asking {
     pub(super) client: ClientId,
     /// What the request was refused for, if the protocol has no word for that.
     pub(super) refused: std::cell::Cell<Option<FaultCode>>,
+    /// Whether it is answered with a page without tasks.
+    pub(super) lists_nothing: std::cell::Cell<bool>,
 }
 
 tokio::task_local! {
@@ -172,8 +174,11 @@ impl Handler {
         push: Option<Given>,
     ) -> Result<Taken, Refusal> {
         let given = message.context_id.take().filter(|id| !id.is_empty());
-        // Made from the message's id, so that a message sent twice is in one context.
-        let context = given.unwrap_or_else(|| format!("ctx-{}", message.message_id));
+        let context = given.unwrap_or_else(|| match self.0.agent.is_idempotent {
+            // Made from the message's id, so that a message sent twice is in one context.
+            true => format!("ctx-{}", message.message_id),
+            false => a2a_types::new_context_id(),
+        });
         message.context_id = Some(context.clone());
         let earlier = self.earlier_skill(&context).await?;
         let metadata = Metadata {
@@ -216,10 +221,10 @@ impl Handler {
         message: &Message,
         context: String,
     ) -> Result<JobView, Refusal> {
-        let mut spec = skill
-            .template
-            .job(message)
-            .keyed(format!("a2a:{}", message.message_id));
+        let mut spec = skill.template.job(message);
+        if self.0.agent.is_idempotent {
+            spec = spec.keyed(format!("a2a:{}", message.message_id));
+        }
         spec.labels.extend([
             (LABEL.to_owned(), VERSION.to_owned()),
             (LABEL_CONTEXT.to_owned(), context),
@@ -287,7 +292,7 @@ impl Handler {
             )));
         }
         let story = self.story(&job).await?;
-        let is_known = story.knows(&message.message_id);
+        let is_known = self.0.agent.is_idempotent && story.knows(&message.message_id);
         if !is_known && story.is_over() {
             return Err(unsupported(format!(
                 "task {task_id} is over and takes no more messages; send a new one in its context"
@@ -498,6 +503,7 @@ impl Handler {
             };
             tasks.push(story.task(length, request.include_artifacts.unwrap_or(false)));
         }
+        let _ = ASKING.try_with(|asking| asking.lists_nothing.set(tasks.is_empty()));
         Ok(ListTasksResponse {
             tasks,
             next_page_token,
@@ -569,19 +575,25 @@ fn client() -> ClientId {
         .unwrap_or(ClientId::Process(0))
 }
 
-/// Holds the version that a client asks for against ours. JSON-RPC does so by itself, and refuses a request that names none;
-/// here such a request is taken for one of our version, since clients of the other bindings leave it out.
+/// Holds the version that a client asks for against ours; what names none is of version 0.3 (specification, 3.6.2).
 fn check_version(params: &ServiceParams) -> Result<(), Refusal> {
     let asked = params.get("a2a-version").and_then(|values| values.first());
-    let Some(asked) = asked else {
-        return Ok(());
-    };
-    let major = |version: &str| version.trim().split('.').next().map(str::to_owned);
-    if major(asked) == major(VERSION) {
+    let asked = asked.map_or("", |asked| asked.trim());
+    let asked = if asked.is_empty() { "0.3" } else { asked };
+    if major_minor(asked) == major_minor(VERSION) {
         Ok(())
     } else {
         Err(A2AError::version_not_supported(asked).into())
     }
+}
+
+/// What counts of a version: the patch does not (specification, 3.6).
+fn major_minor(version: &str) -> (&str, &str) {
+    let mut parts = version.split('.');
+    (
+        parts.next().unwrap_or_default(),
+        parts.next().unwrap_or("0"),
+    )
 }
 
 pub(super) fn check_message(message: &Message) -> Result<(), Refusal> {
@@ -730,7 +742,9 @@ impl RequestHandler for Handler {
             if self.0.asks.anything() {
                 return Ok(self.card(true));
             }
-            Err(A2AError::extended_card_not_configured().into())
+            Err(unsupported(
+                "there is no extended card, since clients of this agent are not known",
+            ))
         })
         .await
     }

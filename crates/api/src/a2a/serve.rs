@@ -7,14 +7,17 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use a2a_grpc::GrpcHandler;
 use a2a_pb::proto::a2a_service_server::A2aServiceServer;
+use a2a_types::{
+    A2AError, JsonRpcId, JsonRpcResponse, TypedDetail, error_code, error_reason, errordetails,
+};
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -22,10 +25,11 @@ use http_body_util::Limited;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tower_service::Service as _;
 
+use super::VERSION;
 use super::card::{Agent, Asks};
 use super::handler::{ASKING, Asking, Handler, TRANSPORT};
 use super::push::{Configs, Pusher};
@@ -49,8 +53,11 @@ const DRAIN_MAX: Duration = Duration::from_secs(1);
 /// How many requests one HTTP/2 connection may have at once.
 const CONCURRENT_MAX: u32 = 256;
 
-/// The longest refusal of a route that is put into the protocol's words.
-const REFUSAL_MAX_BYTES: usize = 16 << 10;
+/// The longest answer that is rewritten: a refusal of a route that is put into the protocol's words, or a page without tasks.
+const REWRITTEN_MAX_BYTES: usize = 16 << 10;
+
+/// Where a request says the protocol's version.
+const VERSION_HEADER: &str = "a2a-version";
 
 /// Who may ask.
 #[derive(Clone, Debug, Default)]
@@ -104,6 +111,8 @@ struct Site {
     service: Service,
     card: String,
     etag: HeaderValue,
+    /// Since when the card is what it is, as far as this process knows.
+    since: HeaderValue,
 }
 
 fn router(access: Arc<Access>, agent: Agent, pushes: Pushes, service: &Service) -> Router {
@@ -119,6 +128,7 @@ fn router(access: Arc<Access>, agent: Agent, pushes: Pushes, service: &Service) 
         access,
         service: service.clone(),
         etag: etag(&card),
+        since: http_date(SystemTime::now()),
         card,
     });
     let handler = Arc::new(handler);
@@ -142,6 +152,13 @@ fn etag(card: &str) -> HeaderValue {
     HeaderValue::from_str(&format!("\"{hash:016x}\"")).expect("hexadecimal digits are visible")
 }
 
+/// A time as HTTP has it (RFC 9110, section 5.6.7).
+fn http_date(time: SystemTime) -> HeaderValue {
+    let date = chrono::DateTime::<chrono::Utc>::from(time);
+    let date = date.format("%a, %d %b %Y %H:%M:%S GMT").to_string();
+    HeaderValue::from_str(&date).expect("a date is visible")
+}
+
 /// The card, for everybody, from anywhere.
 async fn card_of(State(site): State<Arc<Site>>, headers: HeaderMap) -> Response {
     let common = [
@@ -154,6 +171,7 @@ async fn card_of(State(site): State<Arc<Site>>, headers: HeaderMap) -> Response 
             HeaderValue::from_static("max-age=60"),
         ),
         (header::ETAG, site.etag.clone()),
+        (header::LAST_MODIFIED, site.since.clone()),
     ];
     if headers.get(header::IF_NONE_MATCH) == Some(&site.etag) {
         return (StatusCode::NOT_MODIFIED, common).into_response();
@@ -178,6 +196,10 @@ async fn guard(State(site): State<Arc<Site>>, mut request: Request, next: Next) 
         );
         return binding.refuse(&refusal);
     }
+    if !binding.takes(&request) {
+        return refuse_json_rpc(StatusCode::OK, &no_such_type());
+    }
+    binding.name_version(&mut request);
     let client = match request.extensions().get::<Peer>() {
         Some(Peer(address)) => ClientId::Address(address.ip()),
         None => ClientId::Process(0),
@@ -190,14 +212,18 @@ async fn guard(State(site): State<Arc<Site>>, mut request: Request, next: Next) 
     let asking = Asking {
         client,
         refused: std::cell::Cell::new(None),
+        lists_nothing: std::cell::Cell::new(false),
     };
     let answer = async {
         let response = next.run(request).await;
-        let refused = ASKING.with(|asking| asking.refused.get());
-        (response, refused)
+        ASKING.with(|asking| (response, asking.refused.get(), asking.lists_nothing.get()))
     };
-    let (response, refused) = ASKING.scope(asking, answer).await;
-    binding.finish(response, refused).await
+    let (response, refused, lists_nothing) = ASKING.scope(asking, answer).await;
+    let response = binding.finish(response, refused).await;
+    match lists_nothing {
+        true => binding.fill_page(response).await,
+        false => response,
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -310,12 +336,68 @@ impl Binding {
         if self == Self::Grpc {
             return grpc_refusal(turned.grpc, &turned.message);
         }
-        let mut response = problem(turned.status, turned.reason, &turned.message);
+        let mut response = problem(turned.status, turned.reason, &turned.message, &[]);
         if turned.status == StatusCode::UNAUTHORIZED {
             let headers = response.headers_mut();
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
+    }
+
+    /// Whether a request's content is of a type that the binding takes. The routes of HTTP+JSON look by themselves.
+    fn takes(self, request: &Request) -> bool {
+        let given = request.headers().get(header::CONTENT_TYPE);
+        let given = given.map(|given| given.to_str().unwrap_or_default());
+        self != Self::JsonRpc
+            || request.method() != Method::POST
+            || given.is_none_or(|given| {
+                let essence = given.split(';').next().unwrap_or_default().trim();
+                let essence = essence.to_ascii_lowercase();
+                essence == "application/json"
+                    || essence.starts_with("application/") && essence.ends_with("+json")
+            })
+    }
+
+    /// Says the version in a header for a client that says it otherwise: by a parameter (specification, 3.6.1), or over
+    /// gRPC by the name of the service, which is that of version 1.0 and of no other.
+    fn name_version(self, request: &mut Request) {
+        if request.headers().contains_key(VERSION_HEADER) {
+            return;
+        }
+        let named = match self {
+            Self::Grpc => Some(VERSION),
+            Self::JsonRpc | Self::Rest => request.uri().query().and_then(|query| {
+                let mut parameters = query.split('&').filter_map(|one| one.split_once('='));
+                let named = parameters.find(|(name, _)| name.eq_ignore_ascii_case(VERSION_HEADER));
+                named.map(|(_, version)| version)
+            }),
+        };
+        if let Some(version) = named.and_then(|named| HeaderValue::from_str(named).ok()) {
+            request.headers_mut().insert(VERSION_HEADER, version);
+        }
+    }
+
+    /// Gives a page without tasks the fields that are required of it (specification, 5.7), and which the codec leaves out
+    /// where they are empty.
+    async fn fill_page(self, response: Response) -> Response {
+        if self == Self::Grpc || !response.status().is_success() {
+            return response;
+        }
+        let (mut parts, body) = response.into_parts();
+        let page = to_bytes(body, REWRITTEN_MAX_BYTES)
+            .await
+            .unwrap_or_default();
+        let mut answer: Value = serde_json::from_slice(&page).unwrap_or_default();
+        let fields = match self {
+            Self::JsonRpc => answer.get_mut("result"),
+            _ => Some(&mut answer),
+        };
+        if let Some(fields) = fields.and_then(Value::as_object_mut) {
+            fields.entry("tasks").or_insert_with(|| json!([]));
+            fields.entry("totalSize").or_insert_with(|| json!(0));
+        }
+        parts.headers.remove(header::CONTENT_LENGTH);
+        Response::from_parts(parts, Body::from(answer.to_string()))
     }
 
     /// Puts what the protocol has no word for into words of the binding: that the node is busy or stopping, and what a
@@ -341,6 +423,12 @@ impl Binding {
             }
             _ => {}
         }
+        // An error is a `google.rpc.Status` (specification, 11.6), which is no problem document of RFC 9457.
+        let kind = response.headers().get(header::CONTENT_TYPE);
+        if self == Self::Rest && kind.is_some_and(|kind| kind == "application/problem+json") {
+            let kind = HeaderValue::from_static("application/json");
+            response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        }
         // What a config that was deleted is answered with: the protocol's empty message is an empty object.
         let says_nothing = response.status() == StatusCode::OK
             && !response.headers().contains_key(header::CONTENT_TYPE);
@@ -355,8 +443,17 @@ impl Binding {
         if self == Self::Grpc || !response.status().is_client_error() || !is_plain {
             return response;
         }
+        if self == Self::Rest && response.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE {
+            let error = no_such_type();
+            let status = StatusCode::from_u16(error.http_status_code());
+            let status = status.unwrap_or(StatusCode::BAD_REQUEST);
+            let details = error.details.unwrap_or_default();
+            return problem(status, "INVALID_ARGUMENT", &error.message, &details);
+        }
         let (parts, body) = response.into_parts();
-        let text = to_bytes(body, REFUSAL_MAX_BYTES).await.unwrap_or_default();
+        let text = to_bytes(body, REWRITTEN_MAX_BYTES)
+            .await
+            .unwrap_or_default();
         let message = match String::from_utf8_lossy(&text) {
             text if text.is_empty() => "there is nothing at this path for this method".to_owned(),
             text => text.into_owned(),
@@ -367,28 +464,36 @@ impl Binding {
             _ => "INVALID_ARGUMENT",
         };
         if self == Self::JsonRpc && parts.status == StatusCode::PAYLOAD_TOO_LARGE {
-            let error = json!({"code": -32600, "message": message});
-            let answer = json!({"jsonrpc": "2.0", "id": null, "error": error});
-            let json = [(
-                header::CONTENT_TYPE,
-                HeaderValue::from_static("application/json"),
-            )];
-            return (parts.status, json, answer.to_string()).into_response();
+            return refuse_json_rpc(parts.status, &A2AError::invalid_request(message));
         }
-        problem(parts.status, reason, &message)
+        problem(parts.status, reason, &message, &[])
     }
 }
 
-fn problem(status: StatusCode, reason: &str, message: &str) -> Response {
+/// The refusal of content that is no JSON.
+fn no_such_type() -> A2AError {
+    let mut error = A2AError::content_type_not_supported();
+    "the content of a request is JSON, and its Content-Type says so".clone_into(&mut error.message);
+    let reason = error_reason(error_code::CONTENT_TYPE_NOT_SUPPORTED);
+    let detail = TypedDetail::error_info(reason, errordetails::PROTOCOL_DOMAIN, None);
+    error.with_details(vec![detail])
+}
+
+/// An error of a request whose id is not known.
+fn refuse_json_rpc(status: StatusCode, error: &A2AError) -> Response {
+    let answer = JsonRpcResponse::error(JsonRpcId::Null, error.to_jsonrpc_error());
+    (status, axum::Json(answer)).into_response()
+}
+
+/// An error as HTTP+JSON has it: a `google.rpc.Status` in JSON.
+fn problem(status: StatusCode, reason: &str, message: &str, details: &[TypedDetail]) -> Response {
     let error = json!({
         "code": status.as_u16(),
         "status": reason,
         "message": message,
-        "details": [],
+        "details": details,
     });
-    let body = json!({ "error": error }).to_string();
-    let kind = HeaderValue::from_static("application/problem+json");
-    (status, [(header::CONTENT_TYPE, kind)], body).into_response()
+    (status, axum::Json(json!({ "error": error }))).into_response()
 }
 
 /// A refusal without a message (trailers only, as gRPC calls it).

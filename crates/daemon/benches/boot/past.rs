@@ -10,8 +10,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use daemon::boot::{open_log, start_runtime};
-use daemon::transports::Site;
 use daemon::config::{Config, Environment, LoadOptions, SetFlag};
+use daemon::transports::Site;
 use metrics::Registry;
 use pal::Pal;
 use runtime::{JobSpec, Jobs, Json, Shutdown, Stopped};

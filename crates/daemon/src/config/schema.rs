@@ -343,6 +343,9 @@ schema! {
         COLD input_modes: Vec<MediaType> = |_| MediaType::list(&["text/plain", "application/json", "application/octet-stream"]);
         /// The media types it gives, where a skill says nothing.
         COLD output_modes: Vec<MediaType> = |_| MediaType::list(&["text/plain", "application/json"]);
+        /// Whether a message that is sent twice, as its id says, makes one task, so that a client may send again what it has
+        /// no answer to. `false` is for clients that use the id of a message for another.
+        COLD idempotent: bool = |_| true;
         /// How many push notification configs a task may have. With 0 there are no push notifications.
         COLD push_configs: usize = |_| 8, in 0 => 1000;
         /// Hosts that push notifications may go to whatever their address is, also without TLS. To all others they go over

@@ -119,6 +119,7 @@ fn agent(config: &Config, public_url: String) -> Agent {
         icon_url: a2a.icon_url.as_ref().map(|url| url.as_str().to_owned()),
         input_modes: modes(&a2a.input_modes),
         output_modes: modes(&a2a.output_modes),
+        is_idempotent: a2a.idempotent,
         skills: config.a2a_skills.iter().map(skill).collect(),
     }
 }

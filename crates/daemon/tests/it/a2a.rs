@@ -4,6 +4,7 @@
 #[cfg(feature = "ipc")]
 mod call;
 mod cli;
+mod conformance;
 mod push;
 
 use std::io::{BufRead, BufReader, Write};
@@ -623,8 +624,9 @@ fn what_is_no_request_is_refused_in_the_words_of_the_binding() {
         post(&address, "/message:send", &[version], &large).status,
         413
     );
-    let extended =
-        format!("GET /extendedAgentCard HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    let extended = format!(
+        "GET /extendedAgentCard HTTP/1.1\r\nHost: {address}\r\nA2A-Version: 1.0\r\nConnection: close\r\n\r\n"
+    );
     let extended = exchange(address.parse().unwrap(), &extended);
     assert_eq!(extended.status, 400, "{}", extended.body);
     // After all of it, it serves.
@@ -648,8 +650,9 @@ fn a_token_is_asked_for_by_all_but_the_card_and_opens_the_extended_one() {
     daemon.ready();
     let address = address(&daemon);
     let get = |path: &str, extra: &str| {
-        let head =
-            format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{extra}\r\n");
+        let head = format!(
+            "GET {path} HTTP/1.1\r\nHost: {address}\r\nA2A-Version: 1.0\r\nConnection: close\r\n{extra}\r\n"
+        );
         exchange(address.parse().unwrap(), &head)
     };
     let card = get("/.well-known/agent-card.json", "");
