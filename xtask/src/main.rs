@@ -537,7 +537,7 @@ fn timed(name: &str, step: impl FnOnce() -> Done) -> Result<(String, u64), Strin
     Ok((name.to_owned(), started.elapsed().as_secs()))
 }
 
-const FUZZ_TARGETS: [&str; 5] = ["log", "journal", "config", "job", "request"];
+const FUZZ_TARGETS: [&str; 6] = ["log", "journal", "config", "job", "request", "a2a"];
 /// How long a target runs, in seconds.
 const FUZZ_SECONDS: &str = "1800";
 

@@ -15,6 +15,8 @@
 
 mod card;
 mod fault;
+#[doc(hidden)]
+pub mod fuzz;
 mod handler;
 mod live;
 mod message;

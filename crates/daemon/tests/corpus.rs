@@ -53,3 +53,9 @@ fn jobs_of_the_corpus_are_run_or_refused() {
 fn requests_of_the_corpus_are_read_or_refused() {
     replay("request", targets::request::run);
 }
+
+#[cfg(feature = "a2a")]
+#[test]
+fn requests_of_agents_of_the_corpus_are_read_or_refused() {
+    replay("a2a", targets::a2a::run);
+}

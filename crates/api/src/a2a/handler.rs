@@ -596,7 +596,7 @@ fn major_minor(version: &str) -> (&str, &str) {
     )
 }
 
-fn check_message(message: &Message) -> Result<(), Refusal> {
+pub(super) fn check_message(message: &Message) -> Result<(), Refusal> {
     if message.message_id.is_empty() {
         return Err(invalid("message.messageId is empty"));
     }
@@ -622,7 +622,7 @@ fn check_message(message: &Message) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn length(asked: Option<i32>) -> Result<Option<usize>, Refusal> {
+pub(super) fn length(asked: Option<i32>) -> Result<Option<usize>, Refusal> {
     asked
         .map(|length| usize::try_from(length).map_err(|_| invalid("historyLength is negative")))
         .transpose()

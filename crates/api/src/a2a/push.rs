@@ -253,3 +253,35 @@ pub(crate) fn without_secrets(mut input: serde_json::Value) -> serde_json::Value
     }
     input
 }
+
+/// What is made of a config that a client gives, but for what its host's name leads to: for fuzzing.
+pub(super) fn look_over(config: a2a_types::TaskPushNotificationConfig) -> String {
+    let receiver = Receiver::of(&config);
+    let targets = Targets::default();
+    let Ok(url) = targets.check(&receiver.url) else {
+        return "refused".to_owned();
+    };
+    assert_eq!(
+        url.scheme(),
+        "https",
+        "nobody is trusted, and `{url}` was taken"
+    );
+    let again = targets.check(url.as_str());
+    assert_eq!(again.as_ref(), Ok(&url), "the same address is another");
+    if let Ok(headers) = receiver.headers() {
+        assert!(headers.values().all(axum::http::HeaderValue::is_sensitive));
+    }
+    let spec = Spec::Config {
+        task: JobId::from_parts(1, 2),
+        id: config.id.unwrap_or_default(),
+        to: receiver,
+        from: Place::FIRST,
+    };
+    let input = Json::of(&spec);
+    assert!(Push.check(&input).is_ok(), "what was taken is no job");
+    let shown = without_secrets(input.value());
+    for secret in ["/to/token", "/to/authentication/credentials"] {
+        assert!(shown.pointer(secret).is_none_or(|hidden| hidden == "…"));
+    }
+    url.to_string()
+}

@@ -11,7 +11,7 @@ use runtime::{JobFilter, JobId, JobSpec, JobState, JobView, Json};
 use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
 
-use super::post::{Authentication, Receiver};
+use super::post::Receiver;
 use super::target::ResolveError;
 use super::{LABEL, LABEL_ID, LABEL_TASK, PROGRAM, Place, Pusher, Spec};
 use crate::a2a::VERSION;
@@ -111,15 +111,7 @@ impl Configs {
         config: TaskPushNotificationConfig,
     ) -> Result<Given, Refusal> {
         self.check_supported()?;
-        let text = |text: Option<String>| text.filter(|text| !text.is_empty());
-        let to = Receiver {
-            url: config.url,
-            token: text(config.token),
-            authentication: config.authentication.map(|given| Authentication {
-                scheme: given.scheme,
-                credentials: text(given.credentials),
-            }),
-        };
+        let to = Receiver::of(&config);
         let targets = self.pusher.targets();
         let url = targets.check(&to.url);
         let url = url.map_err(|why| invalid(format!("url {why}")))?;
@@ -131,7 +123,7 @@ impl Configs {
                 return Err(invalid(format!("url: {why}")));
             }
         }
-        let id = match text(config.id) {
+        let id = match config.id.filter(|id| !id.is_empty()) {
             Some(id) if id.len() > ID_MAX_BYTES => {
                 return Err(invalid(format!("id is longer than {ID_MAX_BYTES} bytes")));
             }

@@ -6,6 +6,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use a2a_types::TaskPushNotificationConfig;
 use chrono::{DateTime, Utc};
 use reqwest::header::{
     AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
@@ -101,6 +102,19 @@ impl Unsent {
 }
 
 impl Receiver {
+    /// The receiver that a client's config names.
+    pub(super) fn of(config: &TaskPushNotificationConfig) -> Self {
+        let text = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+        Self {
+            url: config.url.clone(),
+            token: text(&config.token),
+            authentication: config.authentication.as_ref().map(|given| Authentication {
+                scheme: given.scheme.clone(),
+                credentials: text(&given.credentials),
+            }),
+        }
+    }
+
     /// The headers by which the receiver knows us.
     pub(super) fn headers(&self) -> Result<HeaderMap, String> {
         let secret = |what: &str, text: &str| {
