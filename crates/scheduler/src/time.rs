@@ -71,6 +71,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_time_moves_by_what_is_added() {
+        let mut time = Time::from_nanos(5);
+        time += Duration::from_nanos(7);
+        assert_eq!(time, Time::from_nanos(12));
+    }
+
+    #[test]
     fn sums_stop_at_the_end_of_time() {
         assert_eq!(
             Time::from_nanos(u64::MAX - 1) + Duration::from_secs(1),

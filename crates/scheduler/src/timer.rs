@@ -252,6 +252,19 @@ mod tests {
     }
 
     #[test]
+    fn a_queue_is_empty_once_its_last_timer_is_gone() {
+        let mut queue = TimerQueue::new();
+        assert_eq!((queue.is_empty(), queue.len()), (true, 0));
+        let token = queue.insert(Time::from_nanos(1), 1);
+        queue.insert(Time::from_nanos(2), 2);
+        assert_eq!((queue.is_empty(), queue.len()), (false, 2));
+        assert_eq!(queue.cancel(token), Some(1));
+        assert_eq!((queue.is_empty(), queue.len()), (false, 1));
+        assert_eq!(drain(&mut queue, 2), [2]);
+        assert_eq!((queue.is_empty(), queue.len()), (true, 0));
+    }
+
+    #[test]
     fn an_old_token_does_not_cancel_the_slots_next_timer() {
         let mut queue = TimerQueue::new();
         let old = queue.insert(Time::from_nanos(1), 1);
