@@ -226,6 +226,37 @@ fn shown(events: &[Value]) -> Vec<String> {
     events.iter().map(shown).collect()
 }
 
+/// The agent, as other tests ask it: by bare HTTP+JSON.
+pub(crate) struct Agent(String);
+
+impl Agent {
+    pub(crate) fn of(daemon: &Daemon) -> Self {
+        Self(address(daemon))
+    }
+
+    /// Sends a message, and gives the task that came of it, once it waits or is over.
+    #[track_caller]
+    pub(crate) fn send(&self, id: &str, text: &str) -> Value {
+        let body = message(id, text).to_string();
+        let answer = post(&self.0, "/message:send", &[("A2A-Version", "1.0")], &body);
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        let mut answer: Value = serde_json::from_str(&answer.body).expect("it answers in JSON");
+        answer["task"].take()
+    }
+
+    /// A task as it stands.
+    #[track_caller]
+    pub(crate) fn task(&self, id: &str) -> Value {
+        let head = format!(
+            "GET /tasks/{id} HTTP/1.1\r\nHost: {}\r\nA2A-Version: 1.0\r\nConnection: close\r\n\r\n",
+            self.0
+        );
+        let answer = exchange(self.0.parse().expect("it is an address"), &head);
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        serde_json::from_str(&answer.body).expect("it answers in JSON")
+    }
+}
+
 fn post(address: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
     let mut head = format!("POST {path} HTTP/1.1\r\nContent-Length: {}\r\n", body.len());
     let named = |name: &str| {

@@ -37,12 +37,18 @@ const DOORS: &[(&str, &str, Open, Option<&[&str]>)] = &[
 /// Runs a scenario through all doors, each of a daemon of its own, and compares what they tell.
 #[track_caller]
 fn through_all_doors(scenario: &str, run: impl Fn(&mut Talk<'_>)) {
+    through_all_doors_of("", scenario, |talk, _| run(talk));
+}
+
+/// The same, of daemons with something more in their config.
+#[track_caller]
+fn through_all_doors_of(more: &str, scenario: &str, run: impl Fn(&mut Talk<'_>, &Daemon)) {
     let mut first: Option<Vec<(String, Answer)>> = None;
     for (name, config, open, scenarios) in DOORS {
         if scenarios.is_some_and(|some| !some.contains(&scenario)) {
             continue;
         }
-        let node = Node::new(&format!("[node]\nname = \"tink\"\n{config}"));
+        let node = Node::new(&format!("[node]\nname = \"tink\"\n{config}{more}"));
         let daemon = node.start();
         let door = match open(&node, &daemon) {
             Ok(door) => door,
@@ -59,7 +65,7 @@ fn through_all_doors(scenario: &str, run: impl Fn(&mut Talk<'_>)) {
             jobs: Vec::new(),
             said: Vec::new(),
         };
-        run(&mut talk);
+        run(&mut talk, &daemon);
         let said = talk.said;
         let Some(expected) = &first else {
             insta::assert_snapshot!(scenario, transcript(&said));
@@ -401,6 +407,63 @@ fn what_makes_no_sense_is_named_where_it_stands() {
         }
         talk.ask(&Ask::List(Filter::default()));
     });
+}
+
+/// Tasks of Agent2Agent are made by messages, so they begin at that door; from there on each is a job like any other, and what
+/// is done with it through another door shows through that one.
+#[cfg(feature = "a2a")]
+#[test]
+fn a_task_is_a_job_through_every_door() {
+    const AGENT: &str = r#"
+[a2a]
+listen = "127.0.0.1:0"
+[[a2a.skill]]
+id = "paint"
+description = "Paints"
+default = true
+program = "plan"
+output = "{{ steps.colour.answer }} paint"
+steps = [
+    { id = "colour", ask = { prompt = "Which colour?" } },
+    { id = "sample", needs = ["colour"], artifact = { name = "sample", text = "{{ steps.colour.answer }}" } },
+]
+"#;
+    through_all_doors_of(
+        AGENT,
+        "a_task_is_a_job_through_every_door",
+        |talk, daemon| {
+            let agent = crate::a2a::Agent::of(daemon);
+            let mut begin = |id: &str| {
+                let task = agent.send(id, "paint the wall");
+                assert_eq!(task["status"]["state"], "TASK_STATE_INPUT_REQUIRED");
+                let job = task["id"].as_str().expect("an id").to_owned();
+                talk.jobs.push(job.clone());
+                job
+            };
+            let (painted, given_up) = (begin("m-1"), begin("m-2"));
+            let tasks = Filter {
+                labels: vec![("a2a.skill".to_owned(), "paint".to_owned())],
+                ..Filter::default()
+            };
+            talk.ask(&Ask::List(tasks));
+            talk.ask(&Ask::Get(painted.clone()));
+            let answer = json!("blue");
+            talk.ask(&Ask::Signal(painted.clone(), "colour".to_owned(), answer));
+            talk.watch(&painted, None);
+            let task = agent.task(&painted);
+            assert_eq!(task["status"]["state"], "TASK_STATE_COMPLETED", "{task}");
+            let given: Vec<_> = task["artifacts"].as_array().into_iter().flatten().collect();
+            let text = |index: usize| given[index]["parts"][0]["text"].clone();
+            assert_eq!([text(0), text(1)], [json!("blue"), json!("blue paint")]);
+            talk.ask(&Ask::Artifact(painted.clone(), "sample".to_owned()));
+            talk.ask(&Ask::Result(painted));
+
+            talk.ask(&Ask::Cancel(given_up.clone(), None));
+            talk.watch(&given_up, None);
+            let state = agent.task(&given_up)["status"]["state"].clone();
+            assert_eq!(state, "TASK_STATE_CANCELED");
+        },
+    );
 }
 
 #[test]
