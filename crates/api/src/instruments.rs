@@ -11,6 +11,7 @@ pub struct Instruments {
     seconds: Family<Histogram>,
     connections: Family<Gauge>,
     connections_refused: Family<Counter>,
+    #[cfg(feature = "a2a")]
     notifications: Family<Counter>,
     pub(crate) streams_lagged: Counter,
     pub(crate) streams: Gauge,
@@ -53,6 +54,7 @@ impl Instruments {
                 &["transport", "reason"],
                 SERIES_MAX,
             ),
+            #[cfg(feature = "a2a")]
             notifications: registry.counter_family(
                 "tinkerbell_api_push_notifications_total",
                 "Push notifications tried, by what came of it: taken, put_off or refused",

@@ -172,3 +172,37 @@ fn another_user_is_refused_even_where_the_file_lets_them_in() {
     assert_eq!(ask(&ipc).trim(), "{}");
     daemon.ended().with(0);
 }
+
+/// What is listened on there only the host, or the machine itself where its kernel has a loopback for it, can reach; so this
+/// sees that a port is taken and given back, and that somebody else's is refused in words.
+#[test]
+fn a_port_of_vsock_is_taken_where_the_kernel_has_them() {
+    use rustix::net::{AddressFamily, SocketType, socket};
+
+    // One of this test's own: no process has the id of another.
+    let port = 0x4000_0000 + std::process::id();
+    let socket_and_port = |node: &Node| {
+        let path = node.place.path("a.sock");
+        node.configure(&format!(
+            "[ipc]\nlisten = [\"{}\", \"vsock:{port}\"]\n",
+            path.display()
+        ));
+        Ipc::at(path)
+    };
+    let node = Node::new("");
+    let ipc = socket_and_port(&node);
+    if socket(AddressFamily::VSOCK, SocketType::STREAM, None).is_err() {
+        let refused = node.run(&[]).with(78).said();
+        assert!(refused.contains(&format!("vsock:{port}")), "{refused}");
+        return;
+    }
+    let daemon = node.start();
+    ipc.get("/v1/node").with(200);
+    let other = Node::new("");
+    socket_and_port(&other);
+    let refused = other.run(&[]).with(78).said();
+    assert!(refused.contains(&format!("vsock:{port}")), "{refused}");
+    daemon.signal(rustix::process::Signal::TERM);
+    daemon.ended().with(0);
+    let _daemon = other.start();
+}
