@@ -101,7 +101,8 @@ impl FinishedJob {
 /// Finished jobs by id, which is by time of submission, and all jobs by key.
 #[derive(Debug, Default)]
 pub(crate) struct JobIndex {
-    finished: BTreeMap<JobId, FinishedJob>,
+    /// Boxed, since the map moves what it holds whenever one comes between others.
+    finished: BTreeMap<JobId, Box<FinishedJob>>,
     by_end: BTreeMap<Lsn, JobId>,
     by_key: HashMap<Box<str>, (JobId, Fingerprint)>,
 }
@@ -117,15 +118,15 @@ impl JobIndex {
 
     pub(crate) fn insert(&mut self, job: FinishedJob) {
         self.by_end.insert(job.last_lsn, job.id);
-        self.finished.insert(job.id, job);
+        self.finished.insert(job.id, Box::new(job));
     }
 
     pub(crate) fn get(&self, id: JobId) -> Option<&FinishedJob> {
-        self.finished.get(&id)
+        self.finished.get(&id).map(Box::as_ref)
     }
 
     pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &FinishedJob> {
-        self.finished.values()
+        self.finished.values().map(Box::as_ref)
     }
 
     pub(crate) fn len(&self) -> usize {
