@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use hyper::header::{AUTHORIZATION, HeaderMap};
+
 /// What knows the token that clients must show.
 #[derive(Clone)]
 pub struct TokenCheck(Arc<dyn Fn(&str) -> bool + Send + Sync>);
@@ -13,8 +15,14 @@ impl TokenCheck {
         Self(Arc::new(matches))
     }
 
-    pub(crate) fn admits(&self, token: &str) -> bool {
-        (self.0)(token)
+    /// Whether a request's `Authorization: Bearer …` shows it.
+    pub(crate) fn is_shown_in(&self, headers: &HeaderMap) -> bool {
+        let shown = || {
+            let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
+            let (scheme, token) = value.split_once(' ')?;
+            scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+        };
+        shown().is_some_and(|token| (self.0)(token))
     }
 }
 

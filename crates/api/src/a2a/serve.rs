@@ -250,14 +250,7 @@ impl Site {
                 message,
             });
         };
-        let presented = request
-            .headers()
-            .get(header::AUTHORIZATION)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| value.split_once(' '))
-            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-            .map(|(_, presented)| presented.trim());
-        let may = is_card || presented.is_some_and(|presented| token.admits(presented));
+        let may = is_card || token.is_shown_in(request.headers());
         (!may).then(|| Turned {
             status: StatusCode::UNAUTHORIZED,
             grpc: "16",

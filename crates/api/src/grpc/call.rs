@@ -267,7 +267,7 @@ async fn answer(
     }
     if of != Of::Health
         && let Some(token) = &peer.token
-        && !bearer(request.headers()).is_some_and(|given| token.admits(given))
+        && !token.is_shown_in(request.headers())
     {
         return Err(unauthenticated(
             "this server asks for its token, as `authorization: Bearer TOKEN`",
@@ -346,14 +346,6 @@ fn with_our_status(response: Response<Body>) -> Response<Body> {
         }
         _ => response,
     }
-}
-
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, token) = value.split_once(' ')?;
-    scheme
-        .eq_ignore_ascii_case("bearer")
-        .then_some(token.trim())
 }
 
 /// How long a client waits, as it says itself: at most eight digits and a unit.
