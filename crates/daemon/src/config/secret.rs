@@ -134,24 +134,6 @@ impl<'a> TlsSource<'a> {
     }
 }
 
-impl Grpc {
-    /// Where the bearer token is, if one is asked for.
-    #[must_use]
-    pub fn token(&self) -> Option<SecretSource> {
-        SecretSource::of(self.token_env.as_ref(), self.token_file.as_ref())
-    }
-
-    /// Where the certificates are, if it is served over TLS.
-    #[must_use]
-    pub fn tls(&self) -> Option<TlsSource<'_>> {
-        TlsSource::of(
-            self.tls_cert_file.as_deref(),
-            self.tls_key_file.as_deref(),
-            self.tls_client_ca_file.as_deref(),
-        )
-    }
-}
-
 impl Http {
     /// Where the bearer token is, if one is asked for.
     #[must_use]
@@ -160,23 +142,30 @@ impl Http {
     }
 }
 
-impl A2a {
-    /// Where the bearer token is, if one is asked for.
-    #[must_use]
-    pub fn token(&self) -> Option<SecretSource> {
-        SecretSource::of(self.token_env.as_ref(), self.token_file.as_ref())
-    }
+/// What the sections of transports over TCP say alike.
+macro_rules! over_tcp {
+    ($($Section:ty),*) => {$(
+        impl $Section {
+            /// Where the bearer token is, if one is asked for.
+            #[must_use]
+            pub fn token(&self) -> Option<SecretSource> {
+                SecretSource::of(self.token_env.as_ref(), self.token_file.as_ref())
+            }
 
-    /// Where the certificates are, if it is served over TLS.
-    #[must_use]
-    pub fn tls(&self) -> Option<TlsSource<'_>> {
-        TlsSource::of(
-            self.tls_cert_file.as_deref(),
-            self.tls_key_file.as_deref(),
-            self.tls_client_ca_file.as_deref(),
-        )
-    }
+            /// Where the certificates are, if it is served over TLS.
+            #[must_use]
+            pub fn tls(&self) -> Option<TlsSource<'_>> {
+                TlsSource::of(
+                    self.tls_cert_file.as_deref(),
+                    self.tls_key_file.as_deref(),
+                    self.tls_client_ca_file.as_deref(),
+                )
+            }
+        }
+    )*};
 }
+
+over_tcp!(Grpc, A2a);
 
 #[cfg(test)]
 mod tests {
