@@ -304,19 +304,17 @@ impl Canvas {
             None => {}
         }
         // What lies below something that became a file is gone.
-        if path.ancestors().any(|above| {
-            self.staged_at(above)
-                .is_some_and(|staged| matches!(staged, Staged::Content(_)))
-        }) {
+        if path.ancestors().any(|above| self.is_staged_file(above)) {
             return Ok(None);
         }
         self.read_in(self.tree, path)
     }
 
-    fn staged_at(&self, path: &[u8]) -> Option<&Staged> {
-        RepoPath::new(path)
+    fn is_staged_file(&self, path: &[u8]) -> bool {
+        let staged = RepoPath::new(path)
             .ok()
-            .and_then(|path| self.staged.get(&path))
+            .and_then(|path| self.staged.get(&path));
+        matches!(staged, Some(Staged::Content(_)))
     }
 
     fn read_in(&self, tree: ObjectId, path: &RepoPath) -> Result<Option<Content>, Error> {
@@ -364,10 +362,15 @@ impl Canvas {
     /// If a tree cannot be read.
     pub fn list(&self, below: Option<&RepoPath>) -> Result<Vec<Entry>, Error> {
         let mut entries = BTreeMap::new();
-        self.entries_of(self.tree, &mut |path, kind, _| {
-            entries.insert(path, kind);
-        })?;
-        for (path, staged) in &self.staged {
+        let is_meant = |path: &RepoPath| below.is_none_or(|below| path.is_below(below.as_bytes()));
+        // Of a large repository only what lies there is read.
+        if let Some(tree) = self.tree_at(below)? {
+            let prefix = below.map_or(&[][..], RepoPath::as_bytes);
+            self.entries_below(tree, prefix, &mut |path, kind, _| {
+                entries.insert(path, kind);
+            })?;
+        }
+        for (path, staged) in self.staged.iter().filter(|(path, _)| is_meant(path)) {
             match staged {
                 Staged::Removed => {
                     entries.remove(path);
@@ -378,9 +381,24 @@ impl Canvas {
                 }
             }
         }
-        let is_meant = |path: &RepoPath| below.is_none_or(|below| path.is_below(below.as_bytes()));
-        let entries = entries.into_iter().filter(|(path, _)| is_meant(path));
+        let entries = entries.into_iter();
         Ok(entries.map(|(path, kind)| Entry { path, kind }).collect())
+    }
+
+    /// The directory at a path as the last step has it, unless a staged edit has put a file in its place or above it.
+    fn tree_at(&self, path: Option<&RepoPath>) -> Result<Option<ObjectId>, Error> {
+        let Some(path) = path else {
+            return Ok(Some(self.tree));
+        };
+        let mut way = path.ancestors().chain([path.as_bytes()]);
+        if way.any(|above| self.is_staged_file(above)) {
+            return Ok(None);
+        }
+        let tree = self.find_tree(self.tree)?;
+        let found = tree.lookup_entry(path.components());
+        let found = found.map_err(Error::git("look a path up"))?;
+        let directory = found.filter(|entry| entry.mode().is_tree());
+        Ok(directory.map(|entry| entry.object_id()))
     }
 
     /// Visits all that a tree has but trees. Paths that no checkout would write are passed over.
@@ -389,13 +407,24 @@ impl Canvas {
         tree: ObjectId,
         visit: &mut impl FnMut(RepoPath, Kind, ObjectId),
     ) -> Result<(), Error> {
+        self.entries_below(tree, b"", visit)
+    }
+
+    /// The same of a tree that is a directory, whose path goes before those in it.
+    fn entries_below(
+        &self,
+        tree: ObjectId,
+        directory: &[u8],
+        visit: &mut impl FnMut(RepoPath, Kind, ObjectId),
+    ) -> Result<(), Error> {
         let tree = self.find_tree(tree)?;
         let entries = tree.traverse().breadthfirst.files();
         for entry in entries.map_err(Error::git("read a tree"))? {
-            let (Some(kind), Ok(path)) = (
-                Kind::of(entry.mode.kind()),
-                RepoPath::new(entry.filepath.as_slice()),
-            ) else {
+            let path = match directory {
+                b"" => entry.filepath.to_vec(),
+                directory => [directory, b"/", &entry.filepath].concat(),
+            };
+            let (Some(kind), Ok(path)) = (Kind::of(entry.mode.kind()), RepoPath::new(path)) else {
                 continue;
             };
             visit(path, kind, entry.oid);
@@ -461,14 +490,10 @@ impl Canvas {
         if self.read(to)?.is_some() {
             return Err(Error::Exists(to.to_string()));
         }
-        let before = self.staged.clone();
-        let renamed = self
-            .stage(from, Staged::Removed)
-            .and_then(|()| self.write(to, content.bytes, Some(content.kind)));
-        if renamed.is_err() {
-            self.staged = before;
-        }
-        renamed
+        self.all_or_nothing(|canvas| {
+            canvas.stage(from, Staged::Removed)?;
+            canvas.write(to, content.bytes, Some(content.kind))
+        })
     }
 
     fn check_size(&self, what: &str, bytes: usize) -> Result<(), Error> {
@@ -525,12 +550,20 @@ impl Canvas {
     /// If it is no patch, or a part of it does not fit: then the canvas is as it was.
     pub fn apply_patch(&mut self, text: &[u8]) -> Result<Vec<Patched>, Error> {
         let patch = patch::parse(text)?;
+        self.all_or_nothing(|canvas| canvas.apply(&patch))
+    }
+
+    /// Leaves what is staged as it was if an edit fails half way.
+    pub(crate) fn all_or_nothing<T>(
+        &mut self,
+        edit: impl FnOnce(&mut Self) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         let before = self.staged.clone();
-        let patched = self.apply(&patch);
-        if patched.is_err() {
+        let edited = edit(self);
+        if edited.is_err() {
             self.staged = before;
         }
-        patched
+        edited
     }
 
     /// Every file is read before any is written, as git does: a patch may swap two names.

@@ -256,11 +256,6 @@ impl Canvas {
         let tree = self.all_of(self.tree)?;
         let mut found = BTreeMap::new();
         self.walk(&root, &tree, &mut found, &mut captured.skipped)?;
-        for (path, content) in &found {
-            if self.read(path)?.as_ref() != Some(content) {
-                captured.changed.push(path.clone());
-            }
-        }
         let is_skipped = |path: &RepoPath| {
             let path = path.to_string();
             captured.skipped.iter().any(|skipped| skipped.path == path)
@@ -275,14 +270,18 @@ impl Canvas {
             })
             .map(|entry| entry.path)
             .collect();
-        for path in &captured.removed {
-            self.stage_removal(path)?;
-        }
-        for path in &captured.changed {
-            if let Some(content) = found.remove(path) {
-                self.stage_content(path, content)?;
+        self.all_or_nothing(|canvas| {
+            for path in &captured.removed {
+                canvas.stage_removal(path)?;
             }
-        }
+            for (path, content) in found {
+                if let Some(content) = content {
+                    canvas.stage_content(&path, content)?;
+                    captured.changed.push(path);
+                }
+            }
+            Ok(())
+        })?;
         Ok(captured)
     }
 
@@ -294,11 +293,12 @@ impl Canvas {
         Ok(all)
     }
 
+    /// Finds all that a directory holds: where it is, and what it holds if that is not what the canvas has there.
     fn walk(
         &self,
         root: &Root<'_>,
         tree: &BTreeMap<RepoPath, (Kind, ObjectId)>,
-        found: &mut BTreeMap<RepoPath, Content>,
+        found: &mut BTreeMap<RepoPath, Option<Content>>,
         skipped: &mut Vec<Skipped>,
     ) -> Result<(), Error> {
         let mut directories = vec![Vec::new()];
@@ -352,7 +352,9 @@ impl Canvas {
                 }
                 match root.read(&path, self.limits.file_bytes) {
                     Ok(Some(content)) => {
-                        found.insert(path, content);
+                        // What has not changed is not kept, however much it is.
+                        let is_same = self.read(&path)?.as_ref() == Some(&content);
+                        found.insert(path, (!is_same).then_some(content));
                     }
                     Ok(None) => skipped.push(Skipped {
                         path: path.to_string(),
