@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use a2a_client::agent_card::AgentCardResolver;
@@ -76,8 +76,11 @@ pub(super) type Connection = A2AClient<Box<dyn Transport>>;
 pub(super) struct Agent {
     name: String,
     url: Url,
-    has_token: bool,
-    http: Client,
+    token: Option<HeaderValue>,
+    /// What its own certificate may lead to, beside what this machine trusts.
+    roots: Vec<Certificate>,
+    /// Made when it is first spoken to: the machine's roots take a while to be read, and no start should wait for that.
+    http: OnceLock<Client>,
     /// What its card led to. Thrown away when something went wrong with it, since cards change.
     connection: Mutex<Option<Arc<Connection>>>,
 }
@@ -108,12 +111,17 @@ impl Agents {
             };
             let url =
                 Url::parse(&agent.url).map_err(|error| failed(format!("its address: {error}")))?;
-            let http = client(&agent).map_err(failed)?;
+            let token = agent.token.as_deref().map(bearer).transpose();
+            let roots = agent.ca_pem.as_deref().map(Certificate::from_pem_bundle);
+            let roots = roots
+                .transpose()
+                .map_err(|error| failed(format!("its certificates: {error}")))?;
             let agent = Agent {
                 name: name.clone(),
                 url,
-                has_token: agent.token.is_some(),
-                http,
+                token: token.map_err(failed)?,
+                roots: roots.unwrap_or_default(),
+                http: OnceLock::new(),
                 connection: Mutex::default(),
             };
             by_name.insert(name, Arc::new(agent));
@@ -137,27 +145,11 @@ impl Agents {
     }
 }
 
-fn client(agent: &RemoteAgent) -> Result<Client, String> {
-    // The first to come decides for the process; whoever else has chosen this same provider.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let mut builder = Client::builder()
-        .connect_timeout(CONNECT_MAX)
-        .read_timeout(SILENCE_MAX)
-        // Where an agent is, the config says; a token must not follow it elsewhere.
-        .redirect(redirect::Policy::none())
-        .no_proxy();
-    if let Some(token) = &agent.token {
-        let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
-            .map_err(|_| "its token holds characters that no header can".to_owned())?;
-        value.set_sensitive(true);
-        builder = builder.default_headers(HeaderMap::from_iter([(AUTHORIZATION, value)]));
-    }
-    if let Some(pem) = &agent.ca_pem {
-        let certificates = Certificate::from_pem_bundle(pem)
-            .map_err(|error| format!("its certificates: {error}"))?;
-        builder = builder.tls_certs_merge(certificates);
-    }
-    builder.build().map_err(|error| chain(&error))
+fn bearer(token: &str) -> Result<HeaderValue, String> {
+    let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
+        .map_err(|_| "its token holds characters that no header can".to_owned())?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 /// An error with all that led to it: the last is what tells the reason.
@@ -176,13 +168,41 @@ impl Agent {
         &self.name
     }
 
+    fn http(&self) -> Result<&Client, EffectError> {
+        if let Some(http) = self.http.get() {
+            return Ok(http);
+        }
+        // The first to come decides for the process; whoever else has chosen this same provider.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let headers = self
+            .token
+            .iter()
+            .map(|token| (AUTHORIZATION, token.clone()));
+        let mut builder = Client::builder()
+            .connect_timeout(CONNECT_MAX)
+            .read_timeout(SILENCE_MAX)
+            // Where an agent is, the config says; a token must not follow it elsewhere.
+            .redirect(redirect::Policy::none())
+            .no_proxy()
+            .default_headers(HeaderMap::from_iter(headers));
+        if !self.roots.is_empty() {
+            builder = builder.tls_certs_merge(self.roots.iter().cloned());
+        }
+        let client = builder.build().map_err(|error| {
+            let text = format!("agent `{}`: {}", self.name, chain(&error));
+            EffectError::permanent("no_client", text)
+        })?;
+        Ok(self.http.get_or_init(|| client))
+    }
+
     /// A connection of the best binding that its card names.
     pub(super) async fn connection(&self) -> Result<Arc<Connection>, EffectError> {
         let kept = self.lock().clone();
         if let Some(kept) = kept {
             return Ok(kept);
         }
-        let resolver = AgentCardResolver::new(Some(self.http.clone()));
+        let http = self.http()?;
+        let resolver = AgentCardResolver::new(Some(http.clone()));
         let mut card = resolver
             .resolve(self.url.as_str())
             .await
@@ -190,10 +210,8 @@ impl Agent {
         self.keep_to_its_own(&mut card)?;
         let factory = A2AClientFactory::builder()
             .no_defaults()
-            .register(Arc::new(JsonRpcTransportFactory::new(Some(
-                self.http.clone(),
-            ))))
-            .register(Arc::new(RestTransportFactory::new(Some(self.http.clone()))))
+            .register(Arc::new(JsonRpcTransportFactory::new(Some(http.clone()))))
+            .register(Arc::new(RestTransportFactory::new(Some(http.clone()))))
             .build();
         let connection = factory
             .create_from_card(&card)
@@ -206,7 +224,7 @@ impl Agent {
 
     /// Strikes out where the token must not go: a card is what somebody else wrote.
     fn keep_to_its_own(&self, card: &mut AgentCard) -> Result<(), EffectError> {
-        if !self.has_token {
+        if self.token.is_none() {
             return Ok(());
         }
         let named: Vec<String> = card
